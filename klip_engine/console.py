@@ -1,0 +1,179 @@
+"""How the command line speaks: a progress bar for people, one JSON object per line for programs, or silence."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import FrameType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from klip_engine.errors import KlipError
+
+
+class ProgressStyle(str, Enum):
+    """Values of --progress."""
+
+    RICH = "rich"
+    JSON = "json"
+    NONE = "none"
+
+
+class Reporter(Protocol):
+    """Where a command sends what it has to say."""
+
+    def start(self, **facts: Any) -> None:
+        """The work begins."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Part of a stage is done."""
+
+    def done(self, text: str, **facts: Any) -> None:
+        """The work is complete and its results are written."""
+
+    def error(self, error: KlipError) -> None:
+        """The work ended without a result."""
+
+    def close(self) -> None:
+        """Nothing more will be said."""
+
+
+class JsonReporter:
+    """One JSON object per line on stdout: {"event": "start" | "progress" | "done" | "error", ...}."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stage_began: tuple[str, float] = ("", self._began)
+        self._told = 0.0
+
+    def start(self, **facts: Any) -> None:
+        """Print a start event."""
+        self._print("start", facts)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Print a progress event, at most four a second, with elapsed and remaining seconds of the stage."""
+        now = time.perf_counter()
+        if stage != self._stage_began[0]:
+            self._stage_began = (stage, now)
+        if done < total and now - self._told < 0.25:
+            return
+        self._told = now
+        spent = now - self._stage_began[1]
+        facts = {"stage": stage, "done": done, "total": total, "elapsed_s": round(now - self._began, 2)}
+        if done and spent > 0.5:
+            facts["remaining_s"] = round(spent / done * (total - done), 1)
+        self._print("progress", facts)
+
+    def done(self, text: str, **facts: Any) -> None:
+        """Print a done event."""
+        self._print("done", facts | {"elapsed_s": round(time.perf_counter() - self._began, 2)})
+
+    def error(self, error: KlipError) -> None:
+        """Print an error event; the sentence also goes to stderr."""
+        self._print("error", {"message": str(error), "exit_code": error.exit_code})
+        print(f"klip-engine: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _print(self, event: str, facts: dict[str, Any]) -> None:
+        print(json.dumps({"event": event} | facts, ensure_ascii=False), flush=True)
+
+
+class SilentReporter:
+    """Only errors are said, on stderr."""
+
+    def start(self, **facts: Any) -> None:
+        """Say nothing."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def done(self, text: str, **facts: Any) -> None:
+        """Say nothing."""
+
+    def error(self, error: KlipError) -> None:
+        """Print the sentence on stderr."""
+        print(f"klip-engine: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class RichReporter:
+    """A progress bar on stderr and the closing words on stdout."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: tuple[str, Any] = ("", None)
+
+    def start(self, **facts: Any) -> None:
+        """Say what is about to be done."""
+        self._console.print(" · ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of the stage."""
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                Remaining(),
+                console=self._console,
+            )
+            self._bar.start()
+        if stage != self._task[0]:
+            self._task = (stage, self._bar.add_task(stage, total=total))
+        self._bar.update(self._task[1], completed=done, total=total)
+
+    def done(self, text: str, **facts: Any) -> None:
+        """Close the bar and print the closing words."""
+        self.close()
+        Console().print(text, highlight=False, soft_wrap=True)
+
+    def error(self, error: KlipError) -> None:
+        """Close the bar and print the sentence on stderr."""
+        self.close()
+        self._console.print(f"[bold red]klip-engine:[/] {error}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def make_reporter(style: ProgressStyle) -> Reporter:
+    """The reporter for a value of --progress."""
+    return {ProgressStyle.RICH: RichReporter, ProgressStyle.JSON: JsonReporter}.get(style, SilentReporter)()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT (Ctrl+C) and SIGTERM set; a second signal acts at once."""
+    stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

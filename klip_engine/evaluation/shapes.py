@@ -1,0 +1,134 @@
+"""Lesion shapes in millimetres and the fraction of each voxel that they fill.
+
+A shape is described in its own frame, centred on the origin; a `Pose` puts it into the patient. What a voxel
+shows of it is its partial volume, so an edge is as smooth as the voxel is wide, on any grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from klip_engine.volume import BoolArray, FloatArray, Geometry
+
+Points = npt.NDArray[np.float64]
+Box = tuple[slice, slice, slice]
+
+_SUB_VOXELS = 4
+"""Sample points per voxel and axis: 64 per voxel, an edge in steps of about 2 % of the contrast."""
+
+
+class Shape(Protocol):
+    """A solid around the origin of its own frame; millimetres along the axes (u, v, w)."""
+
+    @property
+    def diameters_mm(self) -> tuple[float, float, float]:
+        """Full extent along each axis of the shape's frame."""
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume in closed form."""
+
+    def contains(self, points: Points) -> BoolArray:
+        """Which points [..., 3] in mm of the shape's frame lie inside: [...]."""
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """An ellipsoid with the given full diameters."""
+
+    diameters_mm: tuple[float, float, float]
+
+    @property
+    def volume_mm3(self) -> float:
+        """pi / 6 times the product of the diameters."""
+        return math.pi / 6 * math.prod(self.diameters_mm)
+
+    def contains(self, points: Points) -> BoolArray:
+        """Which points [..., 3] lie inside."""
+        scaled: Points = 2 * points / np.asarray(self.diameters_mm)
+        return np.einsum("...k,...k->...", scaled, scaled) <= 1
+
+
+@dataclass(frozen=True)
+class StarPrism:
+    """A regular five-pointed star (pentagram) in the (u, v) plane, extruded along w.
+
+    diameters_mm: twice the distance from the centre to a point along u and along v, and the thickness.
+    """
+
+    diameters_mm: tuple[float, float, float]
+
+    INNER_RADIUS = math.sin(math.radians(18)) / math.sin(math.radians(54))
+    """Of the notches between the points, where the points have radius 1."""
+
+    @property
+    def volume_mm3(self) -> float:
+        """Ten triangles of angle 36 degrees between a point and a notch, times the thickness."""
+        width, height, thickness = self.diameters_mm
+        return 5 * self.INNER_RADIUS * math.sin(math.pi / 5) * width * height / 4 * thickness
+
+    def contains(self, points: Points) -> BoolArray:
+        """Which points [..., 3] lie inside; the first point of the star lies on +v."""
+        u, v, w = np.moveaxis(2 * points / np.asarray(self.diameters_mm), -1, 0)
+        sector = 2 * math.pi / 5
+        angle = np.abs((np.arctan2(u, v) + sector / 2) % sector - sector / 2)  # from the nearest point, 0..36 deg
+        along, across = np.hypot(u, v) * np.cos(angle), np.hypot(u, v) * np.sin(angle)
+        notch_along = self.INNER_RADIUS * math.cos(sector / 2)
+        notch_across = self.INNER_RADIUS * math.sin(sector / 2)
+        inside_edge = (1 - along) * notch_across - (1 - notch_along) * across >= 0
+        return inside_edge & (np.abs(w) <= 1)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a shape lies in the patient.
+
+    centre_lps_mm: its centre; axes_lps: 3 x 3 row-major, column k is the LPS unit vector of the shape's axis k.
+    """
+
+    centre_lps_mm: tuple[float, float, float]
+    axes_lps: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    @property
+    def axes(self) -> Points:
+        """`axes_lps` as a matrix from the shape's frame to LPS."""
+        return np.asarray(self.axes_lps, dtype=np.float64).reshape(3, 3)
+
+
+def coverage(
+    shape: Shape, pose: Pose, geometry: Geometry, *, margin: int = 0, sub_voxels: int = _SUB_VOXELS
+) -> tuple[Box, FloatArray]:
+    """The fraction of each voxel that lies inside the shape.
+
+    Returns the part of the array [z, y, x] around the shape, `margin` voxels wider than needed and cut off at
+    the array's border, and the fractions 0..1 in it. A shape outside the array gives an empty part.
+    """
+    box = _bounding_box(shape, pose, geometry, margin)
+    k, j, i = np.meshgrid(*(np.arange(part.start, part.stop) for part in box), indexing="ij")
+    to_shape = np.linalg.inv(pose.axes)
+    centres = (geometry.to_lps(np.stack([i, j, k], axis=-1)) - pose.centre_lps_mm) @ to_shape.T
+    offsets = (np.arange(sub_voxels) + 0.5) / sub_voxels - 0.5
+    steps = to_shape @ geometry.matrix[:3, :3]
+    hits = np.zeros(centres.shape[:3], dtype=np.float32)
+    for offset in itertools.product(offsets, repeat=3):
+        hits += shape.contains(centres + steps @ np.asarray(offset))
+    return box, hits / np.float32(sub_voxels**3)
+
+
+def _bounding_box(shape: Shape, pose: Pose, geometry: Geometry, margin: int) -> Box:
+    half = np.asarray(shape.diameters_mm) / 2
+    corners = np.array(list(itertools.product(*((-h, h) for h in half)))) @ pose.axes.T + pose.centre_lps_mm
+    index = geometry.to_index(corners)
+    first = np.floor(index.min(axis=0)).astype(int) - margin
+    last = np.ceil(index.max(axis=0)).astype(int) + margin
+    spans: list[Any] = [
+        slice(min(max(0, a), n), max(min(n, b + 1), min(max(0, a), n)))
+        for a, b, n in zip(first, last, geometry.size, strict=True)
+    ]
+    return spans[2], spans[1], spans[0]

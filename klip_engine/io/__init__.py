@@ -1,0 +1,17 @@
+"""Reading CT and writing results: everything that touches files."""
+
+from klip_engine.io.atomic import check_replaceable, results_folder
+from klip_engine.io.images import read_ct
+from klip_engine.io.loaded import LoadedCT
+from klip_engine.io.report import render_report
+from klip_engine.io.results import findings_document, write_results
+
+__all__ = [
+    "LoadedCT",
+    "check_replaceable",
+    "findings_document",
+    "read_ct",
+    "render_report",
+    "results_folder",
+    "write_results",
+]

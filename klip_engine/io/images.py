@@ -1,0 +1,109 @@
+"""CT volumes from files: whatever SimpleITK reads, a DICOM file, or a folder with a DICOM series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from klip_engine.errors import InputError, UsageError
+from klip_engine.io.dicom_headers import is_dicom
+from klip_engine.io.dicom_series import read_dicom
+from klip_engine.io.hounsfield import check_and_clip_hu, check_geometry
+from klip_engine.io.loaded import LoadedCT, describe
+from klip_engine.volume import CTVolume, Geometry
+
+__all__ = ["LoadedCT", "read_ct"]
+
+
+def read_ct(path: Path, *, series: str | None = None) -> LoadedCT:
+    """Read a CT volume in HU, [z, y, x] float32, with its place in the patient (LPS mm).
+
+    path: a volume file (NRRD, NIfTI, MetaImage, ...), a DICOM file or a folder with DICOM files.
+    series: for DICOM, the SeriesInstanceUID or series number to read; the longest CT series otherwise.
+    Raises InputError with one sentence that names the file and the cure; UsageError for a `series` that is
+    not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}; check the spelling")
+    if path.is_dir() or is_dicom(path):
+        return read_dicom(path, series=series)
+    if series is not None:
+        raise UsageError(f"{path} is not DICOM, so there is no series to choose: leave the series out")
+    return _read_volume_file(path)
+
+
+def _read_volume_file(path: Path) -> LoadedCT:
+    reader = _open(path)
+    image = _as_volume(_pixels(reader, path), path)
+    geometry = Geometry.of(image)
+    check_geometry(geometry, str(path))
+    hu = sitk.GetArrayViewFromImage(image).astype(np.float32)
+    check_and_clip_hu(hu, str(path))
+    volume = CTVolume(hu, geometry)
+    file_format = reader.GetImageIO().removesuffix("ImageIO").upper()
+    return LoadedCT(volume, describe(volume, file_format, 1, file=path.name))
+
+
+def _open(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header; refuses from the header what need not be loaded to be refused."""
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    image_io = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if not image_io:
+        raise InputError(
+            f"{path} is not an image this program reads; give a volume file (NRRD, NIfTI, MHA) or DICOM"
+        )
+    reader.SetImageIO(image_io)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    if reader.GetNumberOfComponents() > 1:
+        raise InputError(
+            f"{path} has {reader.GetNumberOfComponents()} values per voxel (a colour or vector image): "
+            "this is not CT; give one volume in Hounsfield units"
+        )
+    size = reader.GetSize()
+    if len(size) > 4 or (len(size) == 4 and size[3] > 1):
+        raise InputError(
+            f"{path} holds {int(np.prod(size[3:]))} volumes (size {' x '.join(map(str, size))}); "
+            "save one of them as a 3D file"
+        )
+    return reader
+
+
+def _pixels(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+
+
+def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
+    """The image as 3D: a picture becomes one slice, a series of one time step its volume."""
+    dimension = image.GetDimension()
+    if dimension < 2:
+        raise InputError(f"{path} has {dimension} dimension: this is not an image")
+    if dimension == 2:
+        return sitk.JoinSeries([image])
+    return image[:, :, :, 0] if dimension == 4 else image
+
+
+def _unreadable(path: Path, error: RuntimeError) -> InputError:
+    reason = str(error).lower()
+    if "orthonormal" in reason or "determinant" in reason:
+        return InputError(
+            f"the axes of {path} are not perpendicular (a sheared or singular direction matrix); "
+            "resample it onto a rectangular grid, or read the original DICOM series, whose tilt is corrected"
+        )
+    if "spacing" in reason:
+        return InputError(
+            f"{path} has a zero or negative voxel spacing: it must be above zero; "
+            "write the file again with its true spacing"
+        )
+    return InputError(f"{path} cannot be read: it is damaged, incomplete or not an image; export it again")

@@ -1,0 +1,237 @@
+"""The pictures of the report: input, reconstruction, score and overlay on an axial slice, as PNG.
+
+Everything is drawn on a 1 mm axis-aligned LPS grid, so the patient's right is on the left of the picture and the
+front is at the top, as radiologists are used to, however the input lies in space.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from klip_engine.detection import Detection
+from klip_engine.volume import AIR_HU, BoolArray, FloatArray, Geometry, from_working_grid
+
+PIXEL_MM = 1.0
+_MARGIN_MM = 12.0
+_LUNG_BELOW_HU = -300.0
+THIS_FINDING = (255, 176, 32)
+OTHER_FINDINGS = (92, 190, 255)
+_TINT = 0.22
+
+SCORE_COLOURS: tuple[tuple[int, int, int], ...] = (
+    (0, 0, 4),
+    (11, 7, 36),
+    (32, 12, 74),
+    (59, 9, 100),
+    (87, 16, 110),
+    (111, 25, 110),
+    (136, 34, 106),
+    (162, 43, 98),
+    (187, 55, 84),
+    (210, 70, 68),
+    (228, 90, 49),
+    (243, 114, 26),
+    (251, 139, 6),
+    (252, 168, 13),
+    (246, 201, 50),
+    (241, 233, 103),
+    (252, 255, 164),
+)
+"""A perceptually uniform scale from black over red to pale yellow, evenly spaced from 0 to the top of the scale."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A grey-scale window in HU: black at level - width / 2, white at level + width / 2."""
+
+    name: str
+    width: float
+    level: float
+
+    def grey(self, hu: FloatArray) -> npt.NDArray[np.uint8]:
+        """HU of any shape to grey values 0..255."""
+        unit = (hu - (self.level - self.width / 2)) / self.width
+        return np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
+
+
+SOFT_TISSUE = Window("soft tissue", 400, 40)
+LUNG = Window("lung", 1500, -600)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a row: what it shows, and the PNG file."""
+
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Input, reconstruction, score and overlay of one slice.
+
+    label: the finding shown, None for a slice without one; z_mm: LPS height of the slice; width_mm: of each
+    picture; window: of the grey pictures.
+    """
+
+    label: int | None
+    z_mm: float
+    width_mm: float
+    window: Window
+    pictures: tuple[Picture, ...]
+
+
+def picture_rows(detection: Detection, labels: Sequence[int]) -> list[PictureRow]:
+    """One row per finding, on the axial slice of its peak."""
+    return [_row(detection, label, _peak(detection, label)) for label in labels]
+
+
+def highest_slice(detection: Detection) -> PictureRow:
+    """The slice with the highest score anywhere, for a detection without findings."""
+    return _row(detection, None, int(_finite(detection.working.score).max(axis=(1, 2)).argmax()))
+
+
+def score_scale_top(detection: Detection) -> float:
+    """The score at the bright end of the colour scale: the highest one, and never below the threshold."""
+    highest = float(_finite(detection.working.score).max(initial=0.0))
+    threshold = detection.threshold if math.isfinite(detection.threshold) else 0.0
+    return max(highest, threshold) or 1.0
+
+
+def png_bytes(array: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG file of grey values [y, x] or of RGB [y, x, 3], both uint8."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(stream, format="PNG", compress_level=9)
+    return stream.getvalue()
+
+
+def score_rgb(score: FloatArray, top: float) -> npt.NDArray[np.uint8]:
+    """Scores of any shape to RGB [..., 3] on the colour scale from 0 to `top`."""
+    place = np.clip(_finite(score) / top, 0, 1) * (len(SCORE_COLOURS) - 1)
+    colours = np.asarray(SCORE_COLOURS, dtype=np.float64)
+    channels = [np.interp(place, np.arange(len(colours)), colours[:, c]) for c in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
+    working = detection.working
+    display = _display_grid(detection, z)
+    source = detection.source
+    if source is not None:
+        measured = _on_display(source.hu, source.geometry, display, AIR_HU)
+    else:
+        measured = _on_display(working.measured, working.geometry, display, AIR_HU)
+    reconstruction = _on_display(working.reconstruction, working.geometry, display, AIR_HU)
+    score = _on_display(_finite(working.score[z : z + 1]), _slice_of(working.geometry, z), display, 0.0)
+    window = _window(detection, label)
+    grey = window.grey(measured)
+    pictures = (
+        Picture("Input", png_bytes(grey)),
+        Picture("Reconstruction", png_bytes(window.grey(reconstruction))),
+        Picture("Score", png_bytes(score_rgb(score, score_scale_top(detection)))),
+        Picture("Overlay", png_bytes(_overlay(grey, *_masks(detection, label, z, display)))),
+    )
+    z_mm = float(working.geometry.to_lps((0, 0, z))[2])
+    return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, pictures)
+
+
+def _peak(detection: Detection, label: int) -> int:
+    """Working slice on which a finding has its highest score."""
+    working = detection.working
+    inside = working.regions == label
+    if inside.any():
+        scores = np.where(inside, _finite(working.score), -np.inf)
+        return int(scores.max(axis=(1, 2)).argmax())
+    finding = next(f for f in detection.findings if f.label == label)
+    z = working.geometry.to_index(finding.centroid_lps_mm)[2]
+    return int(np.clip(round(float(z)), 0, working.geometry.size[2] - 1))
+
+
+def _window(detection: Detection, label: int | None) -> Window:
+    working = detection.working
+    inside = working.regions == label if label is not None else np.zeros(0, dtype=bool)
+    if inside.any() and float(working.measured[inside].mean()) < _LUNG_BELOW_HU:
+        return LUNG
+    return SOFT_TISSUE
+
+
+def _display_grid(detection: Detection, z: int) -> Geometry:
+    """One axial slice of 1 mm pixels around the body, at the height of a working slice."""
+    working = detection.working.geometry
+    low, high = [], []
+    for axis, reduced in ((0, (0, 1)), (1, (0, 2))):  # x, y
+        occupied = np.flatnonzero(detection.working.body.any(axis=reduced))
+        first, last = (occupied[0], occupied[-1]) if occupied.size else (0, working.size[axis] - 1)
+        step, origin = working.spacing[axis], working.origin[axis]
+        edge = origin - step / 2, origin + (working.size[axis] - 0.5) * step
+        low.append(max(edge[0], origin + (first - 0.5) * step - _MARGIN_MM))
+        high.append(min(edge[1], origin + (last + 0.5) * step + _MARGIN_MM))
+    size = [max(1, math.floor((h - lo) / PIXEL_MM)) for lo, h in zip(low, high, strict=True)]
+    height = float(working.to_lps((0, 0, z))[2])
+    return Geometry(
+        (size[0], size[1], 1),
+        (PIXEL_MM, PIXEL_MM, working.spacing[2]),
+        (low[0] + PIXEL_MM / 2, low[1] + PIXEL_MM / 2, height),
+    )
+
+
+def _on_display(
+    array: npt.NDArray[Any], geometry: Geometry, display: Geometry, outside: float
+) -> npt.NDArray[Any]:
+    """[y, x] of an array [z, y, x] on the display slice; only the slices around it are touched."""
+    corners = [(i, j, 0) for i in (-0.5, display.size[0] - 0.5) for j in (-0.5, display.size[1] - 0.5)]
+    heights = geometry.to_index(display.to_lps(np.array(corners)))[:, 2]
+    first = max(0, math.floor(heights.min()) - 1)
+    last = min(geometry.size[2], math.ceil(heights.max()) + 2)
+    if first >= last:
+        return np.full(display.size[1::-1], outside, dtype=array.dtype)
+    slab = _slice_of(geometry, first, last - first)
+    return from_working_grid(array[first:last], slab, display, outside=outside)[0]
+
+
+def _slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
+    """The geometry of the slices [first, first + count)."""
+    x, y, z = geometry.to_lps((0, 0, first))
+    size = (geometry.size[0], geometry.size[1], count)
+    return replace(geometry, size=size, origin=(float(x), float(y), float(z)))
+
+
+def _masks(
+    detection: Detection, label: int | None, z: int, display: Geometry
+) -> tuple[BoolArray, BoolArray]:
+    """This finding and all others on the display slice [y, x], with smooth outlines."""
+    regions = detection.working.regions[z : z + 1]
+    geometry = _slice_of(detection.working.geometry, z)
+    this = regions == label if label is not None else np.zeros(regions.shape, dtype=bool)
+    parts = (this, (regions > 0) & ~this)
+    smooth = [_on_display(part.astype(np.float32), geometry, display, 0.0) for part in parts]
+    return smooth[0] >= 0.5, smooth[1] >= 0.5
+
+
+def _overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) -> npt.NDArray[np.uint8]:
+    """The input with this finding tinted and outlined, other findings outlined only; RGB [y, x, 3]."""
+    rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
+    rgb[this] = (1 - _TINT) * rgb[this] + _TINT * np.asarray(THIS_FINDING, dtype=np.float32)
+    rgb[_grown(others, 2) & ~others] = OTHER_FINDINGS
+    rgb[_grown(this, 2) & ~this] = THIS_FINDING
+    return np.rint(rgb).astype(np.uint8)
+
+
+def _grown(mask: BoolArray, pixels: int) -> BoolArray:
+    """The mask [y, x] with its four neighbours, repeatedly."""
+    for _ in range(pixels):
+        wide = np.pad(mask, 1)
+        mask = wide[1:-1, 1:-1] | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+    return mask
+
+
+def _finite(score: FloatArray) -> FloatArray:
+    return np.nan_to_num(score, nan=0.0, posinf=0.0, neginf=0.0)

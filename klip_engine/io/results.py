@@ -1,0 +1,132 @@
+"""Writes a detection: three volumes in the grid of the input, the table of findings and the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from klip_engine.detection import NOTICE, Detection
+from klip_engine.errors import ResourceError
+from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA, results_folder
+from klip_engine.io.report import render_report
+from klip_engine.volume import Geometry
+from klip_engine.version import __version__
+
+_CSV_COLUMNS = (
+    "label",
+    "score",
+    "p_value",
+    "x_lps_mm",
+    "y_lps_mm",
+    "z_lps_mm",
+    "volume_ml",
+    "first_slice",
+    "last_slice",
+)
+
+
+def write_results(
+    detection: Detection, folder: Path, *, extras: Sequence[Callable[[Path], None]] = ()
+) -> None:
+    """Write `folder` completely or not at all.
+
+    reconstruction.nrrd (HU, int16), klip.nrrd (score, float32), regions.nrrd (labels, uint16), all on
+    `detection.geometry`; findings.json, findings.csv, report.html. extras: writers of further files (DICOM
+    objects, say), each called with the temporary folder before it gets its final name.
+    Raises UsageError when the folder holds something else, ResourceError when it cannot be written.
+    """
+    with results_folder(folder) as temporary:
+        for name, file in (
+            ("reconstruction", "reconstruction.nrrd"),
+            ("score", "klip.nrrd"),
+            ("regions", "regions.nrrd"),
+        ):
+            _write_volume(_on_input_grid(detection, name), detection.geometry, temporary / file)
+        _write_json(findings_document(detection), temporary / FINDINGS_FILE)
+        _write_csv(detection, temporary / "findings.csv")
+        (temporary / "report.html").write_text(render_report(detection), encoding="utf-8")
+        for write in extras:
+            write(temporary)
+
+
+def findings_document(detection: Detection) -> dict[str, Any]:
+    """The content of findings.json: plain JSON values only, numbers that are not finite become null."""
+    document: dict[str, Any] = _plain(
+        {
+            "schema": SCHEMA,
+            "engine": __version__,
+            "notice": NOTICE,
+            "notices": detection.notices,
+            "prior": detection.prior,
+            "settings": detection.settings,
+            "input": detection.input,
+            "threshold": detection.threshold,
+            "slices": [asdict(s) for s in detection.slices],
+            "findings": [asdict(f) for f in detection.findings],
+            "timing": detection.timing,
+        }
+    )
+    return document
+
+
+def _on_input_grid(detection: Detection, name: str) -> npt.NDArray[Any]:
+    """One of the volumes of a detection, without leaving it in the cache: three at once may not fit."""
+    was_cached = name in vars(detection)
+    array: npt.NDArray[Any] = getattr(detection, name)
+    if not was_cached:
+        vars(detection).pop(name, None)
+    return array
+
+
+def _write_volume(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
+    try:
+        sitk.WriteImage(geometry.image(array), str(path), useCompression=True, compressionLevel=1)
+    except RuntimeError as error:
+        raise ResourceError(f"{path.name} could not be written: is the disk full?") from error
+
+
+def _write_json(document: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_csv(detection: Detection, path: Path) -> None:
+    """The findings as in findings.json, one a row; an unknown p-value is empty."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(_CSV_COLUMNS)
+        for finding in detection.findings:
+            row = [
+                finding.label,
+                finding.score,
+                finding.p_value,
+                *finding.centroid_lps_mm,
+                finding.volume_ml,
+                *finding.slice_range,
+            ]
+            writer.writerow(["" if v is None else v for v in _plain(row)])
+
+
+def _plain(value: Any) -> Any:
+    """JSON values from numpy scalars and arrays, tuples, paths and numbers that are not finite."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -1,0 +1,67 @@
+"""Measurements of slices: what the operator sees of images x = HU / 1000, ideal or with the noise of a dose."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from klip_engine.errors import UsageError
+from klip_engine.operators import LinearOperator, TransmissionNoise, build_operator, noise_preset
+from klip_engine.samplers import Measurement
+from klip_engine.settings import OperatorSettings
+from klip_engine.volume import WorkingGrid
+
+_IMAGE_OPERATORS = ("identity", "blur")
+_IDEAL_SCAN_SIGMA_MM = 0.5
+"""Standard deviation the data term assumes for an ideal scan, in mm of water: about the error that the
+discretisation of the operator itself makes, and the noise of a ray at a standard dose behind 200 mm of water."""
+
+
+@dataclass(frozen=True)
+class SimulatedScanner:
+    """Measures slices with an operator; the same slice number and seed always give the same noise."""
+
+    operator: LinearOperator
+    variance: float
+    dose: TransmissionNoise | None
+    seed: int
+
+    def measure(self, images: torch.Tensor, slices: Sequence[int]) -> Measurement:
+        """Measure images [batch, 1, h, w], x = HU / 1000; `slices` are their numbers."""
+        if self.dose is None:
+            return Measurement(self.operator, self.operator.forward(images), self.variance)
+        mu_water = self.dose.mu_water_per_mm
+        ideal = mu_water * self.operator.forward((images + 1).clamp(min=0))
+        noisy = self.dose.apply(ideal, [_generator(self.seed, number) for number in slices])
+        water = self.operator.forward(torch.ones_like(images[:1]))
+        return Measurement(
+            self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2)
+        )
+
+
+def build_scanner(settings: OperatorSettings, grid: WorkingGrid, seed: int) -> SimulatedScanner:
+    """The scanner the settings describe; raises UsageError where they do not fit together."""
+    if settings.name in _IMAGE_OPERATORS:
+        if settings.views is not None or settings.dose is not None:
+            raise UsageError(f"the operator '{settings.name}' has no views and no dose")
+        variance, dose = (settings.noise_hu / 1000) ** 2, None
+    else:
+        variance = _IDEAL_SCAN_SIGMA_MM**2
+        dose = None if settings.dose is None else noise_preset(settings.dose)
+    operator = build_operator(
+        settings.name,
+        grid.shape,
+        grid.pixel_mm,
+        views=settings.views,
+        arc_deg=settings.arc_deg,
+        start_deg=settings.start_deg,
+    )
+    return SimulatedScanner(operator, variance, dose, seed)
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    digest = hashlib.sha256(f"measurement/{seed}/{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,39 @@
+"""What a prior is to the rest of the engine: a denoiser, E[x0 | x_t], with an optional variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+
+@dataclass(frozen=True)
+class PriorMean:
+    """E[x0 | x_t] under the prior and, where the model predicts it, log Var[x0 | x_t] per pixel.
+
+    Both [batch, 1, height, width]; the variance is in the square of the image's unit.
+    """
+
+    mean: torch.Tensor
+    log_variance: torch.Tensor | None = None
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A diffusion prior in variance-exploding form: x_t = x0 + sigma n, n standard normal.
+
+    Images are x = HU / 1000 clipped to [-1, 1], sigma is in the same unit.
+    """
+
+    image_shape: tuple[int, int]
+    """(height, width) the prior was trained on."""
+    sigma_min: float
+    sigma_max: float
+    """Range of noise levels the prior was trained on."""
+    data_variance: float
+    """Variance of the training images around their mean, v in r_t^2 = sigma^2 v / (sigma^2 + v)."""
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
+        """E[x0 | x_t = x] for a batch [batch, 1, height, width] at one noise level."""
+        ...

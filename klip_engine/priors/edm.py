@@ -1,0 +1,80 @@
+"""The default prior: a MONAI diffusion U-Net under EDM preconditioning that also predicts its own variance.
+
+Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022 (EDM), Table 1
+and equation 7; the per-pixel log variance is the second output channel, trained by Gaussian likelihood.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from klip_engine.priors.base import PriorMean
+
+_LOG_VARIANCE_RANGE = (-14.0, 4.0)
+
+
+class EDMDenoiser(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with F a network on a space-to-depth grid.
+
+    The network gets the scaled image and two position channels (column and row in [-1, 1]), folded
+    `space_to_depth` times, and returns the residual and the log of its variance, folded the same way.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_shape: tuple[int, int],
+        *,
+        space_to_depth: int = 2,
+        data_mean: float = -0.6,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.image_shape = image_shape
+        self.space_to_depth = space_to_depth
+        self.data_mean = data_mean
+        self.sigma_data = sigma_data
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        rows = torch.linspace(-1.0, 1.0, image_shape[0])
+        columns = torch.linspace(-1.0, 1.0, image_shape[1])
+        position = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+        self.register_buffer("position", position, persistent=False)
+
+    @property
+    def data_variance(self) -> float:
+        """Variance of the training images around their mean."""
+        return self.sigma_data**2
+
+    def residual(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """F and log variance of F's error, both [batch, 1, h, w]; sigma [batch]. The training target is
+        (x0 - mean - c_skip (x - mean)) / c_out, which has unit variance at every noise level."""
+        c_in = (sigma**2 + self.sigma_data**2).rsqrt().view(-1, 1, 1, 1)
+        position = self.get_buffer("position").expand(x.shape[0], -1, -1, -1)
+        inputs = torch.cat([c_in * (x - self.data_mean), position], dim=1)
+        folded = functional.pixel_unshuffle(inputs, self.space_to_depth)
+        out = self.network(folded, timesteps=25.0 * sigma.log())
+        out = functional.pixel_shuffle(out, self.space_to_depth).float()
+        return out[:, :1], out[:, 1:].clamp(*_LOG_VARIANCE_RANGE)
+
+    def scales(self, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """c_skip and c_out of EDM Table 1, each [batch, 1, 1, 1]."""
+        total = (sigma**2 + self.sigma_data**2).view(-1, 1, 1, 1)
+        return self.sigma_data**2 / total, sigma.view(-1, 1, 1, 1) * self.sigma_data * total.rsqrt()
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> PriorMean:
+        """E[x0 | x_t = x] and log Var[x0 | x_t = x]; x [batch, 1, h, w], sigma [batch]."""
+        c_skip, c_out = self.scales(sigma)
+        f, log_variance = self.residual(x, sigma)
+        mean = self.data_mean + c_skip * (x - self.data_mean) + c_out * f
+        return PriorMean(mean, log_variance + 2.0 * c_out.log())
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
+        """The `Denoiser` protocol: one noise level for the whole batch; carries gradients when x does."""
+        return self(x, torch.full((x.shape[0],), float(sigma), dtype=x.dtype, device=x.device))
+

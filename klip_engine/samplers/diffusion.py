@@ -1,0 +1,56 @@
+"""The reverse diffusion itself: noise levels, one ancestral step, samples of the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from klip_engine.priors.base import Denoiser
+from klip_engine.samplers.base import ItemNoise
+
+
+def noise_levels(steps: int, sigma_max: float, sigma_min: float) -> list[float]:
+    """`steps` noise levels from high to low, evenly spaced in log sigma (the KLIP integral's own variable)."""
+    ratio = math.log(sigma_min / sigma_max) / max(1, steps - 1)
+    return [sigma_max * math.exp(i * ratio) for i in range(steps)]
+
+
+def ancestral_step(
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    sigma: float,
+    sigma_next: float,
+    noise: torch.Tensor,
+    stochasticity: float = 1.0,
+) -> torch.Tensor:
+    """From x_t to x_s, s < t, given E[x0 | x_t]: the bridge x_s ~ q(x_s | x_t, x0 = mean).
+
+    With stochasticity 1 this is q exactly: mean x0 + (s/t)^2 (x_t - x0), variance s^2 (t^2 - s^2) / t^2
+    (Ho et al. 2020, equation 7, in variance-exploding form); with 0 it is the deterministic DDIM step
+    (Song et al. 2021, equation 12).
+    """
+    spread = stochasticity * math.sqrt(1.0 - (sigma_next / sigma) ** 2)
+    direction = (x - mean) / sigma
+    return mean + sigma_next * (math.sqrt(1.0 - spread**2) * direction + spread * noise)
+
+
+@torch.no_grad()
+def sample_prior(
+    denoiser: Denoiser,
+    noise: ItemNoise,
+    steps: int = 40,
+    on_step: Callable[[], None] | None = None,
+) -> torch.Tensor:
+    """Images drawn from the prior, [items, 1, height, width], by ancestral sampling."""
+    levels = noise_levels(steps, denoiser.sigma_max, max(denoiser.sigma_min, 0.005))
+    x = levels[0] * noise.draw()
+    for sigma, sigma_next in zip(levels, [*levels[1:], 0.0], strict=True):
+        mean = denoiser.denoise(x, sigma).mean
+        if sigma_next == 0:
+            return mean
+        x = ancestral_step(x, mean, sigma, sigma_next, noise.draw())
+        if on_step:
+            on_step()
+    return x

@@ -1,0 +1,118 @@
+"""The KLIP score: how far the measurement pulls the posterior away from the prior, pixel by pixel.
+
+Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596, in the form every sampler can serve: with
+delta = E[x0 | x_t, y] - E[x0 | x_t],
+
+    KLIP(B, [s0, s1]; y) = integral_{s0}^{s1} E |delta_B|^2 / sigma^2  d(log sigma)
+
+which over all noise levels and the whole image is KL(p(x | y) || p(x)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from klip_engine.samplers.base import Step
+
+Weighting = Literal["plain", "variance"]
+"""plain: |delta|^2 / sigma^2, the paper's; variance: |delta|^2 / Var[x0 | x_t], the pull in standard deviations
+of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue."""
+
+Window = tuple[float, float]
+"""Noise levels (lowest sigma, highest sigma) the integral runs over."""
+
+ALL_LEVELS: Window = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class ScoreTerm:
+    """One integral to keep: a window of noise levels and a weighting."""
+
+    window: Window = ALL_LEVELS
+    weighting: Weighting = "plain"
+
+
+class KlipAccumulator:
+    """Running KLIP densities of a batch of slices; memory does not grow with steps or samples.
+
+    `levels` are the noise levels that will come, from high to low; every step holds `samples` posterior samples
+    of each slice, slice by slice: [slices * samples, 1, h, w].
+    """
+
+    def __init__(self, terms: Sequence[ScoreTerm], levels: Sequence[float], slices: int, samples: int) -> None:
+        self.terms = tuple(terms)
+        self._slices, self._samples = slices, samples
+        self._weights = [dict(zip(levels, quadrature(levels, term.window), strict=True)) for term in terms]
+        self._sums: torch.Tensor | None = None
+
+    def add(self, step: Step) -> None:
+        """Add one noise level to every term."""
+        pull = (step.posterior_mean - step.prior_mean).square()
+        if self._sums is None:
+            self._sums = pull.new_zeros(self._slices, len(self.terms), *pull.shape[-2:])
+        for number, term in enumerate(self.terms):
+            weight = self._weights[number][step.sigma]
+            if weight > 0:
+                density = pull * _precision(step, term.weighting)
+                grouped = density.view(self._slices, self._samples, *pull.shape[-2:])
+                self._sums[:, number] += weight * grouped.mean(dim=1)
+
+    def density(self) -> torch.Tensor:
+        """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""
+        if self._sums is None:
+            raise RuntimeError("no step was added")
+        return self._sums
+
+
+def quadrature(levels: Sequence[float], window: Window = ALL_LEVELS) -> list[float]:
+    """Weights of an integral over log sigma: exact for a piecewise linear integrand, clipped to the window.
+
+    levels: noise levels from high to low, at least two; the integrand is taken as zero outside them.
+    """
+    points = [math.log(level) for level in levels]
+    low = max(points[-1], math.log(window[0]) if window[0] > 0 else -math.inf)
+    high = min(points[0], math.log(window[1]) if window[1] > 0 else -math.inf)
+    weights = [0.0] * len(points)
+    for i, (right, left) in enumerate(zip(points[:-1], points[1:], strict=True)):
+        a, b = max(left, low), min(right, high)
+        if b > a:
+            middle = ((a + b) / 2 - left) / (right - left)  # mean position in the cell, 0 at `left`
+            weights[i] += (b - a) * middle
+            weights[i + 1] += (b - a) * (1 - middle)
+    return weights
+
+
+def tile_sums(density: torch.Tensor, block: int) -> torch.Tensor:
+    """Sums over the tiles of a fixed partition into block x block pixels, [..., ceil(h / b), ceil(w / b)].
+
+    Tiles at the lower and right border are filled with zeros, so all tiles together hold the whole.
+    """
+    height, width = density.shape[-2:]
+    padded = functional.pad(density, (0, -width % block, 0, -height % block))
+    folded = padded.unflatten(-1, (-1, block)).unflatten(-3, (-1, block))
+    return folded.sum(dim=(-3, -1))
+
+
+def block_means(density: torch.Tensor, block: int) -> torch.Tensor:
+    """Mean over the block x block pixels around every pixel (block odd), same shape as `density`.
+
+    The sliding form of the block score, for maps; zeros outside the image. Raises ValueError for an even block.
+    """
+    if block % 2 == 0:
+        raise ValueError(f"a sliding block needs an odd size, not {block}")
+    flat = density.reshape(-1, 1, *density.shape[-2:])
+    return functional.avg_pool2d(flat, block, stride=1, padding=block // 2).reshape(density.shape)
+
+
+def _precision(step: Step, weighting: Weighting) -> torch.Tensor | float:
+    if weighting == "plain":
+        return step.sigma**-2
+    if step.log_variance is None:
+        raise ValueError("the weighting 'variance' needs a prior that predicts its variance")
+    return torch.exp(-step.log_variance)

@@ -1,0 +1,103 @@
+"""What is usual: the distribution of slice scores where nothing is wrong, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klip_engine.errors import PriorError
+
+SCHEMA = "klip-null/1"
+
+
+@dataclass(frozen=True)
+class NullDistribution:
+    """Scores of slices without anomaly: the highest block score of each, sorted.
+
+    The rate of false alarms is the share of such slices on which anything at all is marked.
+    """
+
+    maxima: tuple[float, ...]
+    scales: tuple[float, ...]
+    """For each block size its typical highest value, by which scores are divided."""
+    settings: dict[str, Any]
+    """What they were measured with; scores are comparable only under the same settings."""
+
+    def __post_init__(self) -> None:
+        if not self.maxima or not all(math.isfinite(value) for value in self.maxima):
+            raise PriorError("a null distribution needs finite scores; calibrate the prior again")
+
+    def p_value(self, score: float) -> float:
+        """(1 + number of null slices scoring at least this) / (1 + number of null slices).
+
+        Davison and Hinkley 1997, equation 4.11: never zero, and valid for any number of null slices.
+        """
+        above = len(self.maxima) - int(np.searchsorted(self.maxima, score, side="left"))
+        return (1 + above) / (1 + len(self.maxima))
+
+    @property
+    def finest_rate(self) -> float:
+        """The smallest rate of false alarms this many null slices can tell from zero."""
+        return 1.0 / (1 + len(self.maxima))
+
+    def threshold(self, false_alarms: float) -> float:
+        """The score whose p-value is at most `false_alarms`: scores above it are suspicious.
+
+        Rates below `finest_rate` get the highest score seen.
+        """
+        allowed = math.floor(false_alarms * (1 + len(self.maxima))) - 1  # null slices that may lie above
+        if allowed < 0:
+            return self.maxima[-1]
+        return self.maxima[max(0, len(self.maxima) - 1 - allowed)]
+
+    def save(self, folder: Path) -> Path:
+        """Write it below a bundle, under the key of its settings; complete or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{settings_key(self.settings)}.json"
+        record = {"schema": SCHEMA, "settings": self.settings, "scales": list(self.scales), "maxima": list(self.maxima)}
+        temporary = path.with_suffix(f".{os.getpid()}.partial")
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+
+def null_from_scores(
+    maxima: Sequence[float], scales: Sequence[float], settings: dict[str, Any]
+) -> NullDistribution:
+    """A null distribution from slice scores in any order."""
+    return NullDistribution(
+        tuple(sorted(float(value) for value in maxima)), tuple(float(s) for s in scales), settings
+    )
+
+
+def find_null(folders: Sequence[Path], settings: dict[str, Any]) -> NullDistribution | None:
+    """The null distribution for exactly these settings in the first folder that has one, else None.
+
+    Raises PriorError when a file is there but damaged.
+    """
+    name = f"{settings_key(settings)}.json"
+    for folder in folders:
+        path = folder / name
+        if path.is_file():
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record["schema"] != SCHEMA or record["settings"] != settings:
+                    raise ValueError("it was made for other settings")
+                return null_from_scores(record["maxima"], record["scales"], record["settings"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise PriorError(f"the null distribution {path} is damaged: {error}; calibrate again") from error
+    return None
+
+
+def settings_key(settings: dict[str, Any]) -> str:
+    """A short stable name for a set of settings."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,37 @@
+"""The scoring recipe of the published study, for faithful reproductions (KLIP, CVPR 2026, arXiv 2605.31596)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from klip_engine.errors import UsageError
+
+
+def score_map(
+    normalized_updates: npt.ArrayLike, block: int, window: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """KLIP of every block over a window of kept steps, without the factor 1/2 (arXiv 2605.31596).
+
+    normalized_updates: [steps, samples, channels, height, width], numpy or a CPU tensor, each the likelihood's
+    update of the image divided by the diffusion coefficient of its step. block: side of the square, adjacent
+    blocks in pixels. window: kept steps [first, last). Sum of squares over the block and the channels, mean over
+    the window and the samples: [height / block, width / block].
+
+    Raises UsageError when the block does not divide the image or the window leaves the steps.
+    """
+    updates = np.asarray(normalized_updates)
+    if updates.ndim != 5:
+        raise UsageError(f"Updates are [steps, samples, channels, height, width], not {updates.shape}.")
+    steps, samples, _, height, width = updates.shape
+    first, last = window
+    if not 0 <= first < last <= steps:
+        raise UsageError(f"The window [{first}, {last}) does not lie within the {steps} steps.")
+    if block < 1 or height % block or width % block:
+        raise UsageError(f"Blocks of {block} pixels do not divide an image of {height} x {width}.")
+    energy = np.zeros((height, width))
+    for update in updates[first:last]:  # step by step: a window of full-size images need not be copied to float64
+        energy += np.square(update, dtype=np.float64).sum(axis=(0, 1))
+    energy /= samples * (last - first)
+    blocks = energy.reshape(height // block, block, width // block, block).sum(axis=(1, 3))
+    return blocks.astype(np.float32)

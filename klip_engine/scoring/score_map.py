@@ -1,0 +1,34 @@
+"""From KLIP densities to the score map a user sees: block averages, several sizes brought to one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from klip_engine.scoring.klip import block_means
+from klip_engine.volume import BoolArray, FloatArray
+
+
+def block_maps(density: torch.Tensor, blocks: Sequence[int]) -> FloatArray:
+    """Mean KLIP density per pixel over each block size, [blocks, n, h, w], from a density [n, h, w]."""
+    return np.stack([block_means(density, block).numpy() for block in blocks])
+
+
+def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:
+    """Highest score inside the body of every slice, [n]; 0 where a slice shows no body."""
+    return np.where(body, score, 0.0).max(axis=(1, 2)).astype(np.float32)
+
+
+def block_scales(maps: FloatArray, body: BoolArray) -> tuple[float, ...]:
+    """The typical highest value of each block size on null slices: the median of the slice maxima.
+
+    maps: [blocks, n, h, w]; body: [n, h, w].
+    """
+    return tuple(float(np.median(slice_maxima(m, body))) or 1.0 for m in maps)
+
+
+def combine_blocks(maps: FloatArray, scales: Sequence[float]) -> FloatArray:
+    """The score map [n, h, w]: each block size in units of its scale, the largest counting."""
+    return np.max(maps / np.asarray(scales, dtype=np.float32)[:, None, None, None], axis=0)

@@ -1,0 +1,61 @@
+"""The model card of a trained prior, made from what the training saw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from klip_engine.training.dataset import SliceSet
+from klip_engine.training.trainer import TrainingReport, TrainingSettings
+from klip_engine.volume import WorkingGrid
+
+
+def training_facts(
+    data: SliceSet,
+    validation: SliceSet | None,
+    settings: TrainingSettings,
+    last: TrainingReport | None,
+    excluded: list[str],
+) -> dict[str, Any]:
+    """What the prior saw, as plain data for the bundle's metadata and every result."""
+    return {
+        "patients": len(set(data.patients)),
+        "slices": len(data),
+        "images_seen": last.images if last else 0,
+        "validation_patients": sorted(set(validation.patients)) if validation else [],
+        "validation_error": last.validation if last else None,
+        "excluded_patients": excluded,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+    }
+
+
+def model_card(name: str, grid: WorkingGrid, data: SliceSet, facts: dict[str, Any], note: str) -> str:
+    """Markdown: what it is, what it saw, how it was validated, where it fails, and the data's attributions."""
+    lines = [
+        f"# Prior `{name}`",
+        "",
+        "A diffusion prior of CT slices for KLIP: MONAI `DiffusionModelUNet` under EDM preconditioning, "
+        "predicting the mean and the variance of the clean slice. **Research only; not for diagnosis or "
+        "treatment.**",
+        "",
+        f"- Working grid: {grid.shape[1]} x {grid.shape[0]} pixels of {grid.pixel_mm:g} mm, axial, HU / 1000 "
+        "clipped to [-1, 1], centred on the body, mostly without the table.",
+        f"- Seen: {facts['slices']} slices of {facts['patients']} patients "
+        f"({facts['images_seen']} augmented images).",
+    ]
+    if facts["validation_error"]:
+        patients = ", ".join(facts["validation_patients"])
+        lines += [
+            f"- Validated on slices of {patients}, never seen in training. Mean squared denoising error, "
+            "relative to the best constant-gain denoiser (1 = no knowledge of anatomy):",
+            "",
+            "| noise (HU) | " + " | ".join(f"{1000 * float(k):g}" for k in facts["validation_error"]) + " |",
+            "|---|" + "---|" * len(facts["validation_error"]),
+            "| error | " + " | ".join(f"{v:.3f}" for v in facts["validation_error"].values()) + " |",
+        ]
+    if note:
+        lines += ["", note.strip()]
+    lines += ["", "## Training slices by patient", "", "| patient | slices |", "|---|---|"]
+    lines += [f"| {patient} | {count} |" for patient, count in sorted(Counter(data.patients).items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,300 @@
+"""Training of the default prior: EDM denoising with a predicted variance, resumable, on CPU, CUDA or torchrun.
+
+Objective: Karras et al. 2022 (EDM), equation 8, with log-normal noise levels; the squared error is replaced by
+the beta-NLL of Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, equation
+5 (beta = 1/2): quiet tissue counts more than edges, without the mean being given up where variance is high.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from klip_engine.errors import InputError, UsageError
+from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.training.augmentation import Augmentation, augment
+from klip_engine.training.dataset import SliceSet
+from klip_engine.volume import WorkingGrid
+
+VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how to train. Exactly one of `minutes` (of training, summed over resumed runs) and `images`
+    sets the length; the learning rate follows a cosine over it."""
+
+    minutes: float | None = None
+    images: int | None = None
+    batch_size: int = 16
+    learning_rate: float = 4e-4
+    weight_decay: float = 1e-4
+    sigma_log_mean: float = -1.5
+    sigma_log_std: float = 1.5
+    beta: float = 0.5
+    ema_half_life_images: int = 8000
+    bfloat16: bool = False
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+    device: str = "cpu"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What the callback hears: images seen, share of the run done, smoothed loss, and at checkpoints the
+    normalised denoising error on the validation slices for each noise level (1 = the untrained network)."""
+
+    images: int
+    steps: int
+    fraction: float
+    loss: float
+    images_per_second: float
+    at_checkpoint: bool
+    validation: dict[str, float] | None = None
+
+
+def train(
+    data: SliceSet,
+    grid: WorkingGrid,
+    folder: Path,
+    settings: TrainingSettings,
+    *,
+    validation: SliceSet | None = None,
+    resume: bool = False,
+    report: Callable[[TrainingReport, EDMDenoiser], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> EDMDenoiser:
+    """Train a prior and return its exponential moving average; `folder` holds the checkpoint.
+
+    Under torchrun every rank sees its own random slices and gradients are averaged; rank 0 reports and saves.
+    When cancelled() turns true a checkpoint is saved and the average so far returned.
+    Raises UsageError when the length is not set or a run is there and `resume` is not asked for.
+    """
+    if (settings.minutes is None) == (settings.images is None):
+        raise UsageError("set the length of the training by either minutes or images")
+    rank, world = _join_process_group(settings.device)
+    run = _Run(data, grid, settings, rank)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        if not resume:
+            raise UsageError(f"{checkpoint} exists: resume it or choose another folder")
+        run.load(checkpoint)
+    model: Any = DistributedDataParallel(run.training_step) if world > 1 else run.training_step
+    saved_at = run.elapsed
+    for batch in run.batches():
+        loss = model(*batch)
+        run.update(loss, world)
+        stop = _any_rank(cancelled(), world, run.device)
+        due = stop or run.elapsed - saved_at >= settings.checkpoint_minutes * 60 or run.fraction >= 1
+        if rank == 0 and (due or run.steps % 10 == 0):
+            scores = _validate(run.ema, validation) if due and validation is not None else None
+            if due:
+                run.save(checkpoint)
+                saved_at = run.elapsed
+            if report:
+                report(run.report(due, scores), run.ema)
+        if stop:
+            break
+    return run.ema.eval()
+
+
+class _DenoisingLoss(torch.nn.Module):
+    """beta-NLL of the network's residual; a module so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, denoiser: EDMDenoiser, beta: float, bfloat16: bool) -> None:
+        super().__init__()
+        self.denoiser, self.beta, self.bfloat16 = denoiser, beta, bfloat16
+
+    def forward(self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        noisy = clean + sigma.view(-1, 1, 1, 1) * noise
+        c_skip, c_out = self.denoiser.scales(sigma)
+        mean = self.denoiser.data_mean
+        target = (clean - mean - c_skip * (noisy - mean)) / c_out
+        with torch.autocast(clean.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            f, log_variance = self.denoiser.residual(noisy, sigma)
+        nll = 0.5 * ((f - target) ** 2 * torch.exp(-log_variance) + log_variance)
+        return (torch.exp(self.beta * log_variance).detach() * nll).mean()
+
+
+class _Run:
+    """State of one training run: the network, its average, the optimiser, the counters."""
+
+    def __init__(self, data: SliceSet, grid: WorkingGrid, settings: TrainingSettings, rank: int) -> None:
+        self.data, self.grid, self.settings = data, grid, settings
+        self.device = torch.device(settings.device)
+        torch.manual_seed(settings.seed)  # the initial weights; everything random later has its own generator
+        self.denoiser = build_denoiser(settings.network, grid.shape).to(self.device)
+        self.ema = copy.deepcopy(self.denoiser).requires_grad_(False)
+        self.training_step = _DenoisingLoss(self.denoiser, settings.beta, settings.bfloat16)
+        self.optimiser = torch.optim.AdamW(
+            self.denoiser.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed * 1000 + rank)
+        self.images, self.steps, self.elapsed, self.loss = 0, 0, 0.0, math.nan
+        self._tick = time.perf_counter()
+        self._speed = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, by the clock or by the images."""
+        if self.settings.minutes is not None:
+            return min(1.0, self.elapsed / (60 * self.settings.minutes))
+        return min(1.0, self.images / max(1, self.settings.images or 1))
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Clean images, standard normal noise and noise levels until the run is done."""
+        settings = self.settings
+        self._tick = time.perf_counter()
+        while self.fraction < 1:
+            pick = torch.randint(len(self.data), (settings.batch_size,), generator=self.generator)
+            clean = augment(
+                self.data.hu[pick].to(self.device, torch.float32),
+                self.data.body[pick].to(self.device),
+                self.data.grid.pixel_mm,
+                self.data.hu.shape[-1] // self.grid.shape[1],
+                settings.augmentation,
+                self.generator,
+            )
+            noise = torch.randn(clean.shape, generator=self.generator).to(self.device)
+            normal = torch.randn(settings.batch_size, generator=self.generator)
+            sigma = (settings.sigma_log_mean + settings.sigma_log_std * normal).exp()
+            yield clean, noise, sigma.clamp(self.denoiser.sigma_min, self.denoiser.sigma_max).to(self.device)
+
+    def update(self, loss: torch.Tensor, world: int) -> None:
+        """One optimiser step, the moving average and the counters."""
+        warm_up = min(1.0, (self.steps + 1) / 200)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.fraction))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * warm_up * (0.01 + 0.99 * cosine)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
+        self.optimiser.step()
+        count = self.settings.batch_size * world
+        self.images += count
+        self.steps += 1
+        self._average(count)
+        self._count_time(count, world)
+        value = float(loss.detach())
+        self.loss = value if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * value
+
+    def _average(self, count: int) -> None:
+        half_life = min(self.settings.ema_half_life_images, max(1.0, 0.1 * self.images))
+        decay = 0.5 ** (count / half_life)
+        with torch.no_grad():
+            for average, current in zip(self.ema.parameters(), self.denoiser.parameters(), strict=True):
+                average.lerp_(current, 1 - decay)
+
+    def _count_time(self, count: int, world: int) -> None:
+        now = time.perf_counter()
+        spent = now - self._tick
+        if world > 1:  # every rank must see the same clock, or one would stop while the others wait for it
+            shared = torch.tensor([spent], device=self.device)
+            distributed.broadcast(shared, src=0)
+            spent = float(shared)
+        self.elapsed += spent
+        self._tick = now
+        self._speed = 0.9 * self._speed + 0.1 * count / max(spent, 1e-9)
+
+    def report(self, at_checkpoint: bool, validation: dict[str, float] | None) -> TrainingReport:
+        """The state for the caller."""
+        return TrainingReport(
+            self.images, self.steps, self.fraction, self.loss, self._speed, at_checkpoint, validation
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the whole state; the old checkpoint stays until the new one is complete."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "network": self.denoiser.state_dict(),
+            "average": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "counters": [self.images, self.steps, self.elapsed, self.loss],
+            "architecture": {k: _plain(v) for k, v in asdict(self.settings.network).items()},
+        }
+        temporary = path.with_suffix(".partial")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; never unpickles code."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.denoiser.load_state_dict(state["network"])
+            self.ema.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.generator.set_state(state["generator"])
+            self.images, self.steps, self.elapsed, self.loss = state["counters"]
+        except Exception as error:
+            raise InputError(
+                f"{path} is not a checkpoint of this network; choose another folder or the network it was made with"
+            ) from error
+
+
+def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[str, float]:
+    """Mean squared residual per noise level on evenly chosen slices: fixed noise, no augmentation."""
+    pick = torch.linspace(0, len(data) - 1, min(limit, len(data))).round().long()
+    device = next(denoiser.parameters()).device
+    factor = data.hu.shape[-1] // denoiser.image_shape[1]
+    still = Augmentation(0, 0, 0, 0, 0)
+    generator = torch.Generator().manual_seed(0)
+    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, still, generator).to(
+        device
+    )
+    scores = {}
+    with torch.no_grad():
+        for level in VALIDATION_SIGMAS:
+            noise = torch.randn(clean.shape, generator=generator).to(device)
+            sigma = torch.full((len(clean),), level, device=device)
+            mean = torch.cat(
+                [
+                    denoiser(x + level * n, s).mean
+                    for x, n, s in zip(clean.split(8), noise.split(8), sigma.split(8), strict=True)
+                ]
+            )
+            _, c_out = denoiser.scales(sigma)
+            scores[f"{level:g}"] = float((((mean - clean) / c_out) ** 2).mean())
+    return scores
+
+
+def is_main_process() -> bool:
+    """False in the helping processes of torchrun."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
+    """True on every rank as soon as it is true on one: they must stop together."""
+    if world == 1:
+        return flag
+    shared = torch.tensor([float(flag)], device=device)
+    distributed.all_reduce(shared, op=distributed.ReduceOp.MAX)
+    return bool(shared.item())
+
+
+def _join_process_group(device: str) -> tuple[int, int]:
+    """(rank, world size); joins torchrun's group when there is one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

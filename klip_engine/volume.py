@@ -1,0 +1,313 @@
+"""CT volumes in patient coordinates, the working grid of a prior, and the way there and back.
+
+Everything is LPS in millimetres (DICOM PS3.3 C.7.6.2.1.1): +x to the patient's left, +y to the back, +z to
+the head. Arrays are [z, y, x]; `spacing`, `origin` and the columns of `direction` follow SimpleITK's (x, y, z).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from klip_engine.errors import InputError
+
+AIR_HU = -1000.0
+BODY_THRESHOLD_HU = -400.0
+_AXIAL_TOLERANCE_DEG = 1.0
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an array [z, y, x] lie in the patient, as SimpleITK describes it.
+
+    size: voxels along (x, y, z); spacing: mm; origin: LPS mm of the centre of voxel (0, 0, 0);
+    direction: 3 x 3 row-major, column k is the LPS unit vector of array axis k in (x, y, z) order.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """4 x 4 matrix from voxel index (i, j, k) to LPS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.asarray(self.direction).reshape(3, 3) * np.asarray(self.spacing)
+        matrix[:3, 3] = self.origin
+        return matrix
+
+    def to_lps(self, index: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """LPS mm of one voxel index (i, j, k) or of an array of them [..., 3]."""
+        points: npt.NDArray[np.float64] = np.asarray(index, dtype=np.float64)
+        return points @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+
+    def to_index(self, lps: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Continuous voxel index (i, j, k) of one LPS point in mm or of an array of them [..., 3]."""
+        points: npt.NDArray[np.float64] = np.asarray(lps, dtype=np.float64)
+        return (points - self.matrix[:3, 3]) @ np.linalg.inv(self.matrix[:3, :3]).T
+
+    @property
+    def slice_normal(self) -> npt.NDArray[np.float64]:
+        """LPS unit vector from one slice (array axis 0) to the next."""
+        return np.asarray(self.direction).reshape(3, 3)[:, 2]
+
+    @property
+    def is_axial(self) -> bool:
+        """True when the slices are axial (their normal within 1 degree of the patient's long axis)."""
+        return bool(abs(self.slice_normal[2]) > math.cos(math.radians(_AXIAL_TOLERANCE_DEG)))
+
+    def empty_image(self) -> sitk.Image:
+        """A one-byte SimpleITK image with this geometry, to be used as a resampling reference."""
+        image = sitk.Image([int(n) for n in self.size], sitk.sitkUInt8)
+        self.stamp(image)
+        return image
+
+    def stamp(self, image: sitk.Image) -> None:
+        """Write spacing, origin and direction onto a SimpleITK image."""
+        image.SetSpacing([float(v) for v in self.spacing])
+        image.SetOrigin([float(v) for v in self.origin])
+        image.SetDirection([float(v) for v in self.direction])
+
+    def image(self, array: npt.NDArray[Any]) -> sitk.Image:
+        """A SimpleITK image of an array [z, y, x] that lies on this geometry."""
+        image = sitk.GetImageFromArray(array)
+        self.stamp(image)
+        return image
+
+    @staticmethod
+    def of(image: sitk.Image) -> Geometry:
+        """The geometry of a 3D SimpleITK image."""
+        size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
+        return Geometry(
+            (size[0], size[1], size[2]),
+            (spacing[0], spacing[1], spacing[2]),
+            (origin[0], origin[1], origin[2]),
+            tuple(image.GetDirection()),
+        )
+
+
+@dataclass(frozen=True)
+class CTVolume:
+    """A CT volume: Hounsfield units [z, y, x] float32 and where they lie in the patient."""
+
+    hu: FloatArray
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.hu.ndim != 3 or self.hu.shape != self.geometry.size[::-1]:
+            raise InputError(
+                f"the volume's array {self.hu.shape} does not match its geometry {self.geometry.size[::-1]}"
+            )
+
+    @staticmethod
+    def from_image(image: sitk.Image) -> CTVolume:
+        """A volume from a 3D SimpleITK image in HU."""
+        return CTVolume(sitk.GetArrayFromImage(image).astype(np.float32, copy=False), Geometry.of(image))
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """The axial grid a prior was trained on; millimetres, so that it means the same for every scanner.
+
+    shape: (height, width) in pixels; pixel_mm: in-plane spacing; slice_mm: slices thinner than this are averaged.
+    """
+
+    shape: tuple[int, int] = (128, 160)
+    pixel_mm: float = 3.0
+    slice_mm: float = 3.0
+
+    def refined(self, factor: int) -> WorkingGrid:
+        """The same field of view with `factor` times more pixels along each axis of the slice."""
+        return replace(
+            self,
+            shape=(self.shape[0] * factor, self.shape[1] * factor),
+            pixel_mm=self.pixel_mm / factor,
+        )
+
+
+@dataclass(frozen=True)
+class WorkingVolume:
+    """A volume brought onto a working grid.
+
+    hu: [slice, y, x] float32 with everything outside the body set to air (unless asked otherwise);
+    body: same shape, True inside the patient; geometry: the axis-aligned LPS grid both lie on;
+    source_slices: for each working slice the range [first, last) of source slices it was averaged from, or
+    None where the source is not axial; cut_off: fraction of the body that lies outside the grid.
+    """
+
+    hu: FloatArray
+    body: BoolArray
+    geometry: Geometry
+    source_slices: tuple[tuple[int, int], ...] | None
+    cut_off: float
+
+
+_OVERSAMPLING = 3
+"""Sub-pixels per pixel and axis: a working pixel is the mean of 3 x 3 linear interpolations, which keeps the
+noise texture of a CT slice (a single interpolation would smooth it or alias it, depending on the phase)."""
+
+
+def to_working_grid(volume: CTVolume, grid: WorkingGrid, *, mask_table: bool = True) -> WorkingVolume:
+    """Resample a volume onto the axial working grid, centred on the patient.
+
+    Axial source slices of at least about `grid.slice_mm` are kept one to one; thinner ones are averaged in
+    groups; oblique and non-axial volumes are resampled to axial slices `grid.slice_mm` apart.
+    Raises InputError when no body is found.
+    """
+    canvas, slabs = _canvas(volume.geometry, grid)
+    hu = _area_mean(volume, canvas, 1 if slabs is None else slabs[0][1] - slabs[0][0])
+    body = body_mask(hu, grid.pixel_mm)
+    if not body.any():
+        raise InputError(
+            "no body was found: nothing in the image is denser than "
+            f"{BODY_THRESHOLD_HU:.0f} HU over a patient's size; is this a CT in Hounsfield units?"
+        )
+    x0, y0 = _centred_window(body, grid.shape)
+    if mask_table:
+        hu[~body] = AIR_HU
+    origin = canvas.to_lps((x0, y0, 0))
+    cropped = Geometry(
+        (grid.shape[1], grid.shape[0], canvas.size[2]), canvas.spacing, (origin[0], origin[1], origin[2])
+    )
+    inside = _crop(body, x0, y0, grid.shape, False)
+    return WorkingVolume(
+        _crop(hu, x0, y0, grid.shape, AIR_HU),
+        inside,
+        cropped,
+        slabs,
+        1.0 - float(inside.sum()) / float(body.sum()),
+    )
+
+
+def from_working_grid(
+    array: npt.NDArray[Any], working: Geometry, target: Geometry, *, nearest: bool = False, outside: float = 0.0
+) -> npt.NDArray[Any]:
+    """Bring an array [z, y, x] from the working grid back to the grid of the input; keeps the dtype.
+
+    Linear interpolation, or nearest neighbour for label maps. Voxels of the target within half a working voxel
+    of the border take the border's value; farther ones take `outside`.
+    """
+    resample = sitk.ResampleImageFilter()
+    resample.SetReferenceImage(target.empty_image())
+    resample.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+    resample.SetDefaultPixelValue(float(outside))
+    if working.size[2] == 1:  # a single slice has no neighbour to interpolate with: give it its own thickness
+        array = np.repeat(array, 2, axis=0)
+        working = replace(
+            working,
+            size=(working.size[0], working.size[1], 2),
+            origin=tuple(working.to_lps((0, 0, -0.25))),  # type: ignore[arg-type]
+            spacing=(working.spacing[0], working.spacing[1], working.spacing[2] / 2),
+        )
+    image = working.image(np.ascontiguousarray(array))
+    resample.SetOutputPixelType(image.GetPixelID())
+    return sitk.GetArrayFromImage(resample.Execute(image))
+
+
+def body_mask(hu: npt.NDArray[Any], pixel_mm: float) -> BoolArray:
+    """The patient without the table: [z, y, x] HU to a mask of the same shape, holes (lungs, gut) filled.
+
+    Threshold, opening in the slice by 6 mm (cuts the shell of a table off), connected components in 3D of at
+    least a fifth of the largest, holes filled slice by slice.
+    """
+    radius = max(1, round(6.0 / pixel_mm))
+    tissue = sitk.GetImageFromArray((hu > BODY_THRESHOLD_HU).astype(np.uint8))
+    opened = sitk.BinaryMorphologicalOpening(tissue, [radius, radius, 0])
+    components = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True)
+    labels = sitk.GetArrayFromImage(components)
+    sizes = np.bincount(labels.ravel())[1:]
+    if not sizes.size:
+        return np.zeros(hu.shape, dtype=bool)
+    kept = (labels > 0) & (labels <= int((sizes >= 0.2 * sizes[0]).sum()))
+    filled = [_fill_holes(mask) for mask in kept]
+    return np.stack(filled)
+
+
+def _fill_holes(mask: BoolArray) -> BoolArray:
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.BinaryFillhole(image)).astype(bool)
+
+
+def _canvas(source: Geometry, grid: WorkingGrid) -> tuple[Geometry, tuple[tuple[int, int], ...] | None]:
+    """The axis-aligned working lattice over the whole source, and the source slices behind each of its slices."""
+    low, high = _bounding_box(source)
+    size_x, size_y = (max(1, math.ceil((high[a] - low[a]) / grid.pixel_mm)) for a in (0, 1))
+    centre = (low + high) / 2
+    origin_x = float(centre[0] - (size_x - 1) / 2 * grid.pixel_mm)
+    origin_y = float(centre[1] - (size_y - 1) / 2 * grid.pixel_mm)
+    if not source.is_axial:
+        size_z = max(1, math.floor((high[2] - low[2]) / grid.slice_mm))
+        origin_z = float(centre[2] - (size_z - 1) / 2 * grid.slice_mm)
+        spacing = (grid.pixel_mm, grid.pixel_mm, grid.slice_mm)
+        return Geometry((size_x, size_y, size_z), spacing, (origin_x, origin_y, origin_z)), None
+    count, step = source.size[2], source.spacing[2]
+    group = min(count, max(1, math.floor(grid.slice_mm / step + 1 / 3)))
+    slabs = tuple((first, first + group) for first in range(0, count - group + 1, group))
+    if source.slice_normal[2] < 0:
+        slabs = slabs[::-1]
+    middle = ((source.size[0] - 1) / 2, (source.size[1] - 1) / 2)
+    heights = [float(source.to_lps((*middle, (a + b - 1) / 2))[2]) for a, b in slabs]
+    return Geometry(
+        (size_x, size_y, len(slabs)),
+        (grid.pixel_mm, grid.pixel_mm, group * step),
+        (origin_x, origin_y, heights[0]),
+    ), slabs
+
+
+def _bounding_box(geometry: Geometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """LPS corners of the smallest axis-aligned box around the voxels, their half widths included."""
+    edges = [(-0.5, n - 0.5) for n in geometry.size]
+    corners = np.array([[i, j, k] for i in edges[0] for j in edges[1] for k in edges[2]])
+    points = geometry.to_lps(corners)
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _area_mean(volume: CTVolume, canvas: Geometry, slices: int) -> FloatArray:
+    """Mean HU over each voxel of the canvas: 3 x 3 sub-pixels, times the source slices behind it."""
+    n = _OVERSAMPLING
+    sub_spacing = (canvas.spacing[0] / n, canvas.spacing[1] / n, canvas.spacing[2] / slices)
+    first = [c - s * (m - 1) / 2 for c, s, m in zip(canvas.origin, sub_spacing, (n, n, slices), strict=True)]
+    mean = np.empty(canvas.size[::-1], dtype=np.float32)
+    source = volume.geometry.image(volume.hu)
+    resample = sitk.ResampleImageFilter()
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetDefaultPixelValue(AIR_HU)
+    resample.SetOutputSpacing(sub_spacing)
+    resample.SetSize([canvas.size[0] * n, canvas.size[1] * n, slices])
+    for z in range(canvas.size[2]):  # slice by slice: memory stays flat however long the scan is
+        resample.SetOutputOrigin([first[0], first[1], first[2] + z * canvas.spacing[2]])
+        fine = sitk.GetArrayFromImage(resample.Execute(source))
+        mean[z] = fine.reshape(slices, canvas.size[1], n, canvas.size[0], n).mean(axis=(0, 2, 4))
+    return mean
+
+
+def _centred_window(body: BoolArray, shape: tuple[int, int]) -> tuple[int, int]:
+    """First column and row of the grid on the canvas: centred on the median bounding box of the body."""
+    starts = []
+    for axis, length in ((1, shape[1]), (0, shape[0])):  # x from columns, y from rows
+        profile = body.any(axis=1 if axis == 1 else 2)
+        spans = [np.flatnonzero(row)[[0, -1]] for row in profile if row.any()]
+        centre = float(np.median([(a + b) / 2 for a, b in spans]))
+        starts.append(round(centre - (length - 1) / 2))
+    return starts[0], starts[1]
+
+
+def _crop(array: npt.NDArray[Any], x0: int, y0: int, shape: tuple[int, int], fill: float) -> npt.NDArray[Any]:
+    """The window [y0 : y0 + height, x0 : x0 + width] of every slice, `fill` where it leaves the canvas."""
+    height, width = shape
+    out = np.full((array.shape[0], height, width), fill, dtype=array.dtype)
+    y_from, y_to = max(0, y0), min(array.shape[1], y0 + height)
+    x_from, x_to = max(0, x0), min(array.shape[2], x0 + width)
+    if y_from < y_to and x_from < x_to:
+        out[:, y_from - y0 : y_to - y0, x_from - x0 : x_to - x0] = array[:, y_from:y_to, x_from:x_to]
+    return out

@@ -1,0 +1,59 @@
+"""What several test folders share: closed-form priors, shared data, small synthetic CT."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from klip_engine.priors.base import PriorMean
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+class GaussianPrior:
+    """The exact denoiser of x0 ~ N(mean, variance I): E[x0 | x_t] = (v x_t + s^2 m) / (v + s^2)."""
+
+    def __init__(self, mean: torch.Tensor, variance: float) -> None:
+        self.mean, self.data_variance = mean, variance
+        self.image_shape = (mean.shape[-2], mean.shape[-1])
+        self.sigma_min, self.sigma_max = 1e-4, 1e3
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
+        v, s2 = self.data_variance, sigma**2
+        mean = (v * x + s2 * self.mean) / (v + s2)
+        return PriorMean(mean, torch.full_like(mean, v * s2 / (v + s2)).log())
+
+
+def shared_folder() -> Path | None:
+    """The folder with real CT, where there is one."""
+    candidates = [os.environ.get("KLIP_SHARED"), Path(__file__).resolve().parents[2] / "shared"]
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "ct").is_dir():
+            return Path(candidate)
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared_ct() -> Path:
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("needs the shared CT collection (../shared or KLIP_SHARED), which is not here")
+    return folder / "ct"
+
+
+def torso(slices: int = 6, size: tuple[int, int] = (96, 120), seed: int = 0) -> np.ndarray:
+    """A synthetic torso in HU, [slices, *size] on 4 mm pixels: body, lungs, spine, a little noise."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    y = (rows - size[0] / 2) / (size[0] * 0.36)
+    x = (columns - size[1] / 2) / (size[1] * 0.40)
+    hu = np.full(size, -1000.0)
+    hu[x**2 + y**2 < 1] = 40
+    for side in (-1, 1):
+        hu[((x - side * 0.45) / 0.3) ** 2 + (y / 0.55) ** 2 < 1] = -850
+    hu[(x / 0.12) ** 2 + ((y - 0.65) / 0.15) ** 2 < 1] = 350
+    noise = np.random.default_rng(seed).normal(0, 8, (slices, *size))
+    return (np.repeat(hu[None], slices, axis=0) + noise).astype(np.float32)

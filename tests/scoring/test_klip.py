@@ -1,0 +1,122 @@
+"""KLIP against the closed-form Kullback-Leibler divergence of Gaussians (Cover and Thomas, 8.5)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from klip_engine.operators import Identity, build_operator
+from klip_engine.samplers import DDS, ItemNoise, Measurement, Step
+from klip_engine.scoring.klip import (
+    KlipAccumulator,
+    ScoreTerm,
+    block_means,
+    quadrature,
+    tile_sums,
+)
+from tests.conftest import GaussianPrior
+
+SHAPE = (6, 8)
+
+
+def _run(operator, data, noise_variance, prior, terms, samples=512, steps=400):
+    sampler = DDS(steps=steps, sigma_max=300, sigma_min=1e-3, iterations=60)
+    measurement = Measurement(operator, data, noise_variance).repeated(samples)
+    noise = ItemNoise(0, [(0, s) for s in range(samples)], (1, *SHAPE), "cpu")
+    accumulator = KlipAccumulator(terms, sampler.levels, 1, samples)
+    for step in sampler(prior, measurement, noise):
+        accumulator.add(step)
+    return accumulator.density()[0]
+
+
+def _gaussian_kl(mean, covariance, prior_mean, prior_variance) -> float:
+    n = len(mean)
+    shift = mean - prior_mean
+    trace = covariance.trace() / prior_variance
+    logs = n * math.log(prior_variance) - torch.linalg.slogdet(covariance).logabsdet
+    return float(0.5 * (trace + shift @ shift / prior_variance - n + logs))
+
+
+def test_integral_over_all_levels_is_the_kl_divergence_identity():
+    prior = GaussianPrior(torch.zeros(1, 1, *SHAPE), 0.25)
+    y = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(3))
+    density = _run(Identity(SHAPE), y, 0.09, prior, [ScoreTerm()])[0]
+    posterior_variance = 1 / (1 / 0.25 + 1 / 0.09)
+    posterior_mean = posterior_variance * y / 0.09
+    per_pixel = 0.5 * (
+        posterior_variance / 0.25
+        + posterior_mean**2 / 0.25
+        - 1
+        + math.log(0.25 / posterior_variance)
+    )
+    assert float(density.sum()) == pytest.approx(float(per_pixel.sum()), rel=0.02)
+    # For independent pixels each pixel carries its own divergence.
+    torch.testing.assert_close(density, per_pixel[0, 0], rtol=0.2, atol=0.02)
+
+
+def test_integral_over_all_levels_is_the_kl_divergence_sparse_views():
+    """The posterior of few CT views is correlated: the closed form needs the whole covariance."""
+    operator = build_operator("parallel", SHAPE, 3.0, views=4)
+    prior = GaussianPrior(torch.full((1, 1, *SHAPE), 0.1), 0.25)
+    truth = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(5))
+    noise_variance = 4.0
+    data = operator.forward(truth)
+    density = _run(operator, data, noise_variance, prior, [ScoreTerm()])[0]
+    n = SHAPE[0] * SHAPE[1]
+    a = operator.forward(torch.eye(n).view(n, 1, *SHAPE)).flatten(1).T.double()
+    precision = a.T @ a / noise_variance + torch.eye(n) / 0.25
+    covariance = torch.linalg.inv(precision)
+    mean = covariance @ (a.T @ data.flatten().double() / noise_variance + 0.1 / 0.25)
+    expected = _gaussian_kl(mean, covariance, torch.full((n,), 0.1, dtype=torch.float64), 0.25)
+    assert float(density.sum()) == pytest.approx(expected, rel=0.02)
+
+
+def test_windows_add_up_and_the_variance_weighting_is_the_mahalanobis_pull():
+    prior = GaussianPrior(torch.zeros(1, 1, *SHAPE), 0.25)
+    y = torch.ones(1, 1, *SHAPE)
+    terms = [ScoreTerm((0, 0.3)), ScoreTerm((0.3, math.inf)), ScoreTerm(), ScoreTerm((0.1, 1.0), "variance")]
+    low, high, whole, mahalanobis = _run(Identity(SHAPE), y, 0.09, prior, terms, samples=8, steps=60)
+    torch.testing.assert_close(low + high, whole, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(mahalanobis, whole)
+    step = Step(0.5, torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.2), torch.full((1, 1, 2, 2), 0.04).log())
+    accumulator = KlipAccumulator([ScoreTerm(weighting="variance")], [1.0, 0.5, 0.25], 1, 1)
+    accumulator.add(step)
+    expected = 0.2**2 / 0.04 * math.log(2)  # one level of a trapezoid rule stands for log(2) of log sigma
+    torch.testing.assert_close(accumulator.density(), torch.full((1, 1, 2, 2), expected))
+
+
+def test_quadrature_is_exact_for_linear_integrands_and_any_window():
+    levels = [4.0, 2.5, 1.0, 0.3, 0.2]
+    values = [3 + 2 * math.log(level) for level in levels]
+    for low, high in [(0.2, 4.0), (0.25, 1.7), (1.1, 1.2), (0.0, math.inf)]:
+        a, b = math.log(max(low, 0.2)), math.log(min(high, 4.0))
+        exact = 3 * (b - a) + (b * b - a * a)
+        total = sum(w * v for w, v in zip(quadrature(levels, (low, high)), values, strict=True))
+        assert total == pytest.approx(exact, rel=1e-12)
+
+
+def test_tiles_sum_to_the_whole_and_sliding_blocks_are_means():
+    density = torch.rand(2, 3, 13, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for block in (1, 2, 4, 5, 32):
+        tiles = tile_sums(density, block)
+        assert tiles.shape[-2:] == (-(-13 // block), -(-10 // block))
+        torch.testing.assert_close(tiles.sum(dim=(-2, -1)), density.sum(dim=(-2, -1)))
+    assert float(tile_sums(density, 4)[1, 2, 1, 0]) == pytest.approx(float(density[1, 2, 4:8, :4].sum()))
+    means = block_means(density, 3)
+    assert float(means[0, 1, 5, 5]) == pytest.approx(float(density[0, 1, 4:7, 4:7].mean()))
+    with pytest.raises(ValueError, match="odd"):
+        block_means(density, 4)
+
+
+def test_accumulated_size_does_not_grow_with_steps_or_samples():
+    sizes = set()
+    for steps, samples in ((5, 2), (50, 2), (5, 20)):
+        levels = [2.0 ** -n for n in range(steps)]
+        accumulator = KlipAccumulator([ScoreTerm()], levels, 3, samples)
+        zero = torch.zeros(3 * samples, 1, *SHAPE)
+        for level in levels:
+            accumulator.add(Step(level, zero, zero + 1))
+        sizes.add(accumulator.density().numel())
+    assert sizes == {3 * SHAPE[0] * SHAPE[1]}
