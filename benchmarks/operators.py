@@ -1,9 +1,9 @@
 """How exact and how fast the CT operators are, on this machine, in one table.
 
-    python benchmarks/operators.py [--size 512] [--views 24] [--batch 8] [--repeats 7] [--threads N] [--json FILE]
+    python benchmarks/operators.py [--size 512] [--views 24] [--batch 8] [--repeats 7] [--json FILE]
 
-ASTRA's CPU projector is timed in the same run, image by image, as that is how it is called. Its time includes no
-set-up; ours includes none either, and the set-up is listed on its own.
+ASTRA's CPU projector is timed in the same run, image by image, as that is how it is called. No time includes
+set-up; that of the system matrix is listed on its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def main() -> None:
         matrix_cache.clear()
 
     print(
-        f"{options.size} x {options.size}, {options.views} views, batch {options.batch}, {options.threads} thread(s)"
+        f"{options.size} x {options.size}, {options.views} views, batch {options.batch}, "
+        f"{options.threads} thread(s)"
     )
     print_table(results)
     if options.json:
@@ -84,9 +85,7 @@ def measure(scan: ScanGeometry, batch: int, repeats: int) -> dict[str, float | N
     forward_ms, adjoint_ms = interleaved_medians_ms(
         [lambda: operator.forward(images), lambda: operator.adjoint(sinograms)], repeats
     )
-    astra_error, astra_forward_ms, astra_adjoint_ms = compare_with_astra(
-        scan, image, sinogram, batch, repeats
-    )
+    astra_error, astra_forward_ms, astra_adjoint_ms = compare_with_astra(scan, image, sinogram, batch, repeats)
     return {
         "adjoint error": adjoint_error(operator),
         "error vs ellipses": relative_error(sinogram, phantom_sinogram(ASYMMETRIC_PHANTOM, scan)),
@@ -103,7 +102,7 @@ def measure(scan: ScanGeometry, batch: int, repeats: int) -> dict[str, float | N
 
 
 def fbp_errors(scan: ScanGeometry) -> dict[str, float]:
-    """Largest plateau error of each filter, in HU where the phantom's unit is water, from exact projections."""
+    """Largest plateau error of each filter from exact projections, in HU (the phantom's unit is water)."""
     sinogram = phantom_sinogram(ASYMMETRIC_PHANTOM, scan).float()
     errors = {}
     for filter_name in ("ram-lak", "hann"):
@@ -133,7 +132,7 @@ def adjoint_error(operator: CTOperator) -> float:
 def compare_with_astra(
     scan: ScanGeometry, image: torch.Tensor, sinogram: torch.Tensor, batch: int, repeats: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Difference from ASTRA's line projector, and its times for a batch; None where it has no such geometry."""
+    """Difference from ASTRA's line projector and its times for a batch; None without such a geometry."""
     if astra is None or scan.kind not in ASTRA_PROJECTORS:
         return None, None, None
     projector = astra.OpTomo(astra.create_projector(ASTRA_PROJECTORS[scan.kind], *astra_geometry(scan)))

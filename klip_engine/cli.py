@@ -66,7 +66,7 @@ def detect(
     """Find suspicious regions in a CT and write reconstruction, score, regions, table and report."""
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.io import check_results_folder, read_ct, write_results
+        from klip_engine.io import check_replaceable, read_ct, write_results
         from klip_engine.pipeline import detect
         from klip_engine.settings import choose_settings
 
@@ -83,7 +83,7 @@ def detect(
             seed=seed,
             batch_slices=batch_slices,
         )
-        check_results_folder(out)
+        check_replaceable(out)
         loaded = read_ct(Path(source), series=series)
         reporter.start(**_facts(prior, settings), slices=loaded.volume.geometry.size[2])
         detection = detect(loaded, prior, settings, progress=reporter.progress, cancelled=cancelled)
@@ -105,12 +105,12 @@ def demo(
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
         from klip_engine.demo import demo_ct, demo_verdict
-        from klip_engine.io import check_results_folder, read_ct, write_results
+        from klip_engine.io import check_replaceable, read_ct, write_results
         from klip_engine.pipeline import detect
         from klip_engine.settings import choose_settings
 
         settings = choose_settings(device=device, seed=seed)
-        check_results_folder(out)
+        check_replaceable(out)
         loaded = read_ct(demo_ct())
         reporter.start(**_facts("default", settings), slices=loaded.volume.geometry.size[2])
         detection = detect(loaded, "default", settings, progress=reporter.progress, cancelled=cancelled)
@@ -142,9 +142,7 @@ def train(
     bfloat16: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
     pixel_mm: Annotated[float, typer.Option(help="Pixel size of the working grid.")] = 3.0,
     shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns of the working grid.")] = (128, 160),
-    note: Annotated[
-        Path | None, typer.Option(help="Markdown to append to the model card (attributions).")
-    ] = None,
+    note: Annotated[Path | None, typer.Option(help="Markdown to append to the model card (attributions).")] = None,
     device: Device = "auto",
     seed: Seed = 0,
     progress: Progress = ProgressStyle.RICH,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from types import FrameType
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 from klip_engine.errors import KlipError
 
 
-class ProgressStyle(str, Enum):
+class ProgressStyle(StrEnum):
     """Values of --progress."""
 
     RICH = "rich"
@@ -156,14 +156,16 @@ class RichReporter:
 
 def make_reporter(style: ProgressStyle) -> Reporter:
     """The reporter for a value of --progress."""
-    return {ProgressStyle.RICH: RichReporter, ProgressStyle.JSON: JsonReporter}.get(style, SilentReporter)()
+    if style is ProgressStyle.RICH:
+        return RichReporter()
+    return JsonReporter() if style is ProgressStyle.JSON else SilentReporter()
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT (Ctrl+C) and SIGTERM set; a second signal acts at once."""
     stop = threading.Event()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():

@@ -37,9 +37,7 @@ class SimulatedScanner:
         ideal = mu_water * self.operator.forward((images + 1).clamp(min=0))
         noisy = self.dose.apply(ideal, [_generator(self.seed, number) for number in slices])
         water = self.operator.forward(torch.ones_like(images[:1]))
-        return Measurement(
-            self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2)
-        )
+        return Measurement(self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2))
 
 
 def build_scanner(settings: OperatorSettings, grid: WorkingGrid, seed: int) -> SimulatedScanner:

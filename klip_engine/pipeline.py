@@ -38,8 +38,8 @@ def detect(
 ) -> Detection:
     """Find what does not belong in a CT.
 
-    source: a volume file, DICOM file or folder, a `CTVolume`, or what `read_ct` returned; prior: a built-in name, a bundle folder or a
-    loaded prior; settings: everything in detail, or else `choices` as for `choose_settings` (operator, views,
+    source: a volume file, DICOM file or folder, a `CTVolume`, or what `read_ct` returned; prior: a built-in
+    name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for `choose_settings` (operator, views,
     steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
     Raises InputError, UsageError, Cancelled or ResourceError; writes nothing but the null distribution of new
@@ -96,7 +96,7 @@ def pick_device(name: str) -> str:
     """The torch device behind auto, cpu or cuda; raises UsageError for a device that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    if name == "cpu" or (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):
         return name
     raise UsageError(f"the device '{name}' is not available here; use auto or cpu")
 
@@ -164,9 +164,7 @@ def _null(
     return null, tuple(notices)
 
 
-def _slice_scores(
-    working: WorkingVolume, maxima: np.ndarray, null: NullDistribution
-) -> tuple[SliceScore, ...]:
+def _slice_scores(working: WorkingVolume, maxima: np.ndarray, null: NullDistribution) -> tuple[SliceScore, ...]:
     heights = working.geometry.origin[2] + working.geometry.spacing[2] * np.arange(len(maxima))
     return tuple(
         SliceScore(_source_index(working, z), float(heights[z]), float(score), null.p_value(float(score)))

@@ -161,11 +161,12 @@ def to_working_grid(volume: CTVolume, grid: WorkingGrid, *, mask_table: bool = T
     """Resample a volume onto the axial working grid, centred on the patient.
 
     Axial source slices of at least about `grid.slice_mm` are kept one to one; thinner ones are averaged in
-    groups; oblique and non-axial volumes are resampled to axial slices `grid.slice_mm` apart.
+    groups (the last group may be smaller); oblique and non-axial volumes are resampled to axial slices
+    `grid.slice_mm` apart.
     Raises InputError when no body is found.
     """
     canvas, slabs = _canvas(volume.geometry, grid)
-    hu = _area_mean(volume, canvas, 1 if slabs is None else slabs[0][1] - slabs[0][0])
+    hu = _area_mean(volume, canvas, slabs)
     body = body_mask(hu, grid.pixel_mm)
     if not body.any():
         raise InputError(
@@ -206,7 +207,7 @@ def from_working_grid(
         working = replace(
             working,
             size=(working.size[0], working.size[1], 2),
-            origin=tuple(working.to_lps((0, 0, -0.25))),  # type: ignore[arg-type]
+            origin=tuple(working.to_lps((0, 0, -0.25))),
             spacing=(working.spacing[0], working.spacing[1], working.spacing[2] / 2),
         )
     image = working.image(np.ascontiguousarray(array))
@@ -252,15 +253,15 @@ def _canvas(source: Geometry, grid: WorkingGrid) -> tuple[Geometry, tuple[tuple[
         return Geometry((size_x, size_y, size_z), spacing, (origin_x, origin_y, origin_z)), None
     count, step = source.size[2], source.spacing[2]
     group = min(count, max(1, math.floor(grid.slice_mm / step + 1 / 3)))
-    slabs = tuple((first, first + group) for first in range(0, count - group + 1, group))
+    slabs = tuple((first, min(first + group, count)) for first in range(0, count, group))
     if source.slice_normal[2] < 0:
         slabs = slabs[::-1]
     middle = ((source.size[0] - 1) / 2, (source.size[1] - 1) / 2)
-    heights = [float(source.to_lps((*middle, (a + b - 1) / 2))[2]) for a, b in slabs]
+    lowest = float(source.to_lps((*middle, slabs[0][0] + (group - 1) / 2))[2])
     return Geometry(
         (size_x, size_y, len(slabs)),
         (grid.pixel_mm, grid.pixel_mm, group * step),
-        (origin_x, origin_y, heights[0]),
+        (origin_x, origin_y, lowest),
     ), slabs
 
 
@@ -272,34 +273,47 @@ def _bounding_box(geometry: Geometry) -> tuple[npt.NDArray[np.float64], npt.NDAr
     return points.min(axis=0), points.max(axis=0)
 
 
-def _area_mean(volume: CTVolume, canvas: Geometry, slices: int) -> FloatArray:
+def _area_mean(volume: CTVolume, canvas: Geometry, slabs: tuple[tuple[int, int], ...] | None) -> FloatArray:
     """Mean HU over each voxel of the canvas: 3 x 3 sub-pixels, times the source slices behind it."""
     n = _OVERSAMPLING
-    sub_spacing = (canvas.spacing[0] / n, canvas.spacing[1] / n, canvas.spacing[2] / slices)
-    first = [c - s * (m - 1) / 2 for c, s, m in zip(canvas.origin, sub_spacing, (n, n, slices), strict=True)]
+    step = volume.geometry.spacing[2] if slabs else canvas.spacing[2]
+    sub_spacing = (canvas.spacing[0] / n, canvas.spacing[1] / n, step)
+    corner = [canvas.origin[axis] - sub_spacing[axis] * (n - 1) / 2 for axis in (0, 1)]
     mean = np.empty(canvas.size[::-1], dtype=np.float32)
     source = volume.geometry.image(volume.hu)
     resample = sitk.ResampleImageFilter()
     resample.SetInterpolator(sitk.sitkLinear)
     resample.SetDefaultPixelValue(AIR_HU)
     resample.SetOutputSpacing(sub_spacing)
-    resample.SetSize([canvas.size[0] * n, canvas.size[1] * n, slices])
     for z in range(canvas.size[2]):  # slice by slice: memory stays flat however long the scan is
-        resample.SetOutputOrigin([first[0], first[1], first[2] + z * canvas.spacing[2]])
+        height, slices = canvas.origin[2] + z * canvas.spacing[2], 1
+        if slabs:
+            slices = slabs[z][1] - slabs[z][0]
+            height = _lowest(volume.geometry, slabs[z])
+        resample.SetSize([canvas.size[0] * n, canvas.size[1] * n, slices])
+        resample.SetOutputOrigin([*corner, height])
         fine = sitk.GetArrayFromImage(resample.Execute(source))
         mean[z] = fine.reshape(slices, canvas.size[1], n, canvas.size[0], n).mean(axis=(0, 2, 4))
     return mean
 
 
+def _lowest(geometry: Geometry, slab: tuple[int, int]) -> float:
+    """LPS z of the lowest slice of a slab, in the middle of the picture."""
+    middle = ((geometry.size[0] - 1) / 2, (geometry.size[1] - 1) / 2)
+    return min(float(geometry.to_lps((*middle, k))[2]) for k in (slab[0], slab[1] - 1))
+
+
 def _centred_window(body: BoolArray, shape: tuple[int, int]) -> tuple[int, int]:
     """First column and row of the grid on the canvas: centred on the median bounding box of the body."""
-    starts = []
-    for axis, length in ((1, shape[1]), (0, shape[0])):  # x from columns, y from rows
-        profile = body.any(axis=1 if axis == 1 else 2)
-        spans = [np.flatnonzero(row)[[0, -1]] for row in profile if row.any()]
-        centre = float(np.median([(a + b) / 2 for a, b in spans]))
-        starts.append(round(centre - (length - 1) / 2))
-    return starts[0], starts[1]
+    columns, rows = body.any(axis=1), body.any(axis=2)
+    return _centred_start(columns, shape[1]), _centred_start(rows, shape[0])
+
+
+def _centred_start(profiles: BoolArray, length: int) -> int:
+    """Start of an interval of `length` centred on the median of the middles of the profiles [slice, position]."""
+    occupied = [np.flatnonzero(profile) for profile in profiles]
+    middles = [(int(places[0]) + int(places[-1])) / 2 for places in occupied if places.size]
+    return round(float(np.median(middles)) - (length - 1) / 2)
 
 
 def _crop(array: npt.NDArray[Any], x0: int, y0: int, shape: tuple[int, int], fill: float) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from klip_engine.errors import InputError
 from klip_engine.evaluation.insertion import Insertion, insert_at
-from klip_engine.volume import CTVolume, Geometry, body_mask
+from klip_engine.volume import BoolArray, CTVolume, Geometry, body_mask
 
 SLICES = (31, 54)
 """First and last slice taken: the liver dome, the lung bases and the lower heart."""
@@ -56,18 +56,19 @@ def make_demo_volume(source: Path, folder: Path) -> Insertion:
 def cropped_to_body(volume: CTVolume, margin_mm: float = MARGIN_MM) -> CTVolume:
     """The volume cropped in the slice to the patient and a margin; the table stays where it is near."""
     spacing_x, spacing_y, _ = volume.geometry.spacing
-    body = body_mask(volume.hu, (spacing_x + spacing_y) / 2).any(axis=0)
-    spans = []
-    for axis, spacing in ((0, spacing_y), (1, spacing_x)):
-        used = np.flatnonzero(body.any(axis=1 - axis))
-        margin = round(margin_mm / spacing)
-        spans.append(slice(max(0, used[0] - margin), min(body.shape[axis], used[-1] + 1 + margin)))
-    rows, columns = spans
+    body = body_mask(volume.hu, (spacing_x + spacing_y) / 2)
+    rows = _span(np.any(body, axis=(0, 2)), round(margin_mm / spacing_y))
+    columns = _span(np.any(body, axis=(0, 1)), round(margin_mm / spacing_x))
     hu = np.ascontiguousarray(volume.hu[:, rows, columns])
     origin = volume.geometry.to_lps((columns.start, rows.start, 0))
     size = (hu.shape[2], hu.shape[1], hu.shape[0])
     x, y, z = (float(value) for value in origin)
     return CTVolume(hu, Geometry(size, volume.geometry.spacing, (x, y, z), volume.geometry.direction))
+
+
+def _span(used: BoolArray, margin: int) -> slice:
+    places = np.flatnonzero(used)
+    return slice(max(0, int(places[0]) - margin), min(used.size, int(places[-1]) + 1 + margin))
 
 
 def _read(source: Path) -> CTVolume:

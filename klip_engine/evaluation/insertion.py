@@ -1,8 +1,8 @@
 """Puts synthetic lesions with a recorded truth into CT volumes, on the volume's own grid.
 
 Sizes, positions and orientations are in millimetres in the patient (LPS), so that the same record means the
-same lesion on any grid, oblique and anisotropic ones included. A lesion is blended in by its partial volume in
-each voxel and keeps the noise of the tissue it replaces. It is cut off where the scan ends.
+same lesion on any grid, oblique and anisotropic ones included. A lesion is blended in by its partial volume
+in each voxel and keeps the noise of the tissue it replaces. It is cut off where the scan ends.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _PLACES_TRIED = 60
 class LesionRecord:
     """The truth about one inserted lesion.
 
-    diameters_mm: full extent along the shape's axes; axes_lps: 3 x 3 row-major, column k is the LPS unit vector
-    of axis k; contrast_hu: what it differs from background_hu, the median of the tissue it replaced;
+    diameters_mm: full extent along the shape's axes; axes_lps: 3 x 3 row-major, column k is the LPS unit
+    vector of axis k; contrast_hu: what it differs from background_hu, the median of the tissue it replaced;
     slice_range: first and last index of the slices its mask touches; volume_ml: of the whole shape.
     """
 
@@ -66,7 +66,8 @@ def insert(
     tissue) are drawn from the kind's range unless given. tissue: [z, y, x], where it may lie, instead of
     `lesion_kind(kind).tissue(volume)`; compute that once when many lesions go into one volume.
 
-    Raises UsageError for an unknown kind or a size that is not positive, InputError when the lesion fits nowhere.
+    Raises UsageError for an unknown kind or a size that is not positive, InputError when the lesion fits
+    nowhere.
     """
     model = lesion_kind(kind)
     where = model.tissue(volume) if tissue is None else tissue
@@ -98,8 +99,8 @@ def insert_at(
     """Insert one lesion with its centre at a known LPS point in mm, whatever tissue lies there.
 
     What is not given (size, contrast, orientation as in `LesionRecord`) is drawn from `rng`, by default one
-    seeded with 0. Raises UsageError for an unknown kind, a size that is not positive, axes that are no rotation
-    or reflection, or a lesion that lies outside the volume.
+    seeded with 0. Raises UsageError for an unknown kind, a size that is not positive, axes that are no
+    rotation or reflection, or a lesion that lies outside the volume.
     """
     model = lesion_kind(kind)
     rng = rng or np.random.default_rng(0)
@@ -141,7 +142,7 @@ def _place(
 
 
 def _is_even(model: LesionKind, volume: CTVolume, box: Box, inside: BoolArray) -> bool:
-    """True when the tissue under a lesion is one: two organs side by side differ in their smoothed density."""
+    """True when one tissue lies under a lesion: two organs side by side differ in their smoothed density."""
     if not inside.any():
         return False
     if np.isinf(model.max_std_hu):
@@ -189,7 +190,7 @@ def _inserted(
 
 
 def _full_mask(box: Box, weight: FloatArray, geometry: Geometry) -> BoolArray:
-    """Voxels filled by half or more; by half of the fullest voxel where slices are thicker than the lesion."""
+    """Voxels filled by half or more; by half of the fullest one where slices are thicker than the lesion."""
     mask = np.zeros(geometry.size[::-1], dtype=bool)
     if weight.any():
         mask[box] = weight >= 0.5 * weight.max()
@@ -198,10 +199,10 @@ def _full_mask(box: Box, weight: FloatArray, geometry: Geometry) -> BoolArray:
 
 def _cropped(volume: CTVolume, box: Box) -> CTVolume:
     hu = volume.hu[box]
-    origin = volume.geometry.to_lps([part.start for part in reversed(box)])
+    x, y, z = (float(value) for value in volume.geometry.to_lps([part.start for part in reversed(box)]))
     size = (hu.shape[2], hu.shape[1], hu.shape[0])
     geometry = volume.geometry
-    return CTVolume(hu, Geometry(size, geometry.spacing, tuple(origin), geometry.direction))  # type: ignore[arg-type]
+    return CTVolume(hu, Geometry(size, geometry.spacing, (x, y, z), geometry.direction))
 
 
 def _pose(centre_lps_mm: Sequence[float] | npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> Pose:

@@ -17,7 +17,7 @@ Diameters = tuple[float, float, float]
 
 
 class LesionKind(Protocol):
-    """What a kind of lesion looks like and where it may lie; randomness comes from the generator passed in."""
+    """What a kind of lesion looks like and where it may lie; all chance comes from the generator given."""
 
     tolerance: float
     """Share of the lesion that may lie outside its tissue."""
@@ -39,9 +39,7 @@ class LesionKind(Protocol):
     def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
         """HU that the lesion differs from the tissue around it, whose median is `background_hu`."""
 
-    def blend(
-        self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float
-    ) -> FloatArray:
+    def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
         """HU [z, y, x] of the lesion's surroundings with the lesion in it.
 
         around: the part of the volume around the lesion; weight: its share of each voxel, 0..1.
@@ -74,9 +72,7 @@ class Tumor:
         """-60 or +60 HU, each by up to 20 HU more or less."""
         return float(rng.choice((-1.0, 1.0)) * rng.uniform(40.0, 80.0))
 
-    def blend(
-        self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float
-    ) -> FloatArray:
+    def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
         """The tissue's own values plus the contrast."""
         return around.hu + np.float32(contrast_hu) * weight
 
@@ -110,9 +106,7 @@ class Nodule:
         spread = self.DENSITY_SPREAD_HU
         return float(self.DENSITY_HU + rng.uniform(-spread, spread) - background_hu)
 
-    def blend(
-        self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float
-    ) -> FloatArray:
+    def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
         """The nodule's density in place of the lung's local mean, under the lung's own fine texture."""
         texture = _lung_texture(around)
         return around.hu + weight * (np.float32(background_hu + contrast_hu) + texture - around.hu)
@@ -150,9 +144,7 @@ class Star:
         """Always +300 HU."""
         return self.CONTRAST_HU
 
-    def blend(
-        self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float
-    ) -> FloatArray:
+    def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
         """The tissue's own values plus the contrast."""
         return around.hu + np.float32(contrast_hu) * weight
 

@@ -89,7 +89,7 @@ class StarPrism:
 class Pose:
     """Where a shape lies in the patient.
 
-    centre_lps_mm: its centre; axes_lps: 3 x 3 row-major, column k is the LPS unit vector of the shape's axis k.
+    centre_lps_mm: its centre; axes_lps: 3 x 3 row-major, column k is the LPS unit vector of its axis k.
     """
 
     centre_lps_mm: tuple[float, float, float]
@@ -118,7 +118,7 @@ def coverage(
     hits = np.zeros(centres.shape[:3], dtype=np.float32)
     for offset in itertools.product(offsets, repeat=3):
         hits += shape.contains(centres + steps @ np.asarray(offset))
-    return box, hits / np.float32(sub_voxels**3)
+    return box, (hits / sub_voxels**3).astype(np.float32)
 
 
 def _bounding_box(shape: Shape, pose: Pose, geometry: Geometry, margin: int) -> Box:

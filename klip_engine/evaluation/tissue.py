@@ -50,7 +50,7 @@ def lung(volume: CTVolume) -> BoolArray:
     """Mask [z, y, x] of the lungs with the vessels inside them, without trachea and bowel gas.
 
     -960..-500 HU inside the body, connected over at least 10 cm2 in the slice with a mean below -600 HU;
-    gaps of up to 8 mm (vessels, airways) are closed.
+    gaps of up to 8 mm (vessels, airways) are closed and the outermost 2 mm are left out.
     """
     spacing_x, spacing_y, _ = volume.geometry.spacing
     smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
@@ -62,13 +62,14 @@ def lung(volume: CTVolume) -> BoolArray:
     mean = np.bincount(labels.ravel(), smooth.ravel(), minlength=count + 1) / np.maximum(voxels, 1)
     kept = (voxels * _pixel_area_mm2(volume) >= LUNG_MIN_AREA_MM2) & (mean < LUNG_MAX_MEAN_HU)
     kept[0] = False
-    return _in_slice(volume, kept[labels], sitk.BinaryMorphologicalClosing, radius_mm=4.0)
+    closed = _in_slice(volume, kept[labels], sitk.BinaryMorphologicalClosing, radius_mm=4.0)
+    return _in_slice(volume, closed, sitk.BinaryErode, radius_mm=2.0)
 
 
 def depth_mm(volume: CTVolume, tissue: BoolArray) -> FloatArray:
     """Distance in mm from each voxel [z, y, x] of the tissue to the nearest one outside it; 0 outside.
 
-    The array's border in the slice counts as outside; above the first and below the last slice the tissue goes on.
+    The array's border in the slice counts as outside; beyond the first and the last slice the tissue goes on.
     """
     bordered = tissue.copy()
     bordered[:, [0, -1], :] = False
@@ -83,7 +84,7 @@ def depth_mm(volume: CTVolume, tissue: BoolArray) -> FloatArray:
 
 
 def smooth_in_slice(volume: CTVolume, array: npt.NDArray[np.float32], sigma_mm: float) -> FloatArray:
-    """Gaussian smoothing of an array [z, y, x] within each slice; the array lies on the volume's pixel spacing."""
+    """Gaussian smoothing within each slice of an array [z, y, x] with the volume's pixel spacing."""
     image = sitk.GetImageFromArray(array.astype(np.float32, copy=False))
     variance = [(sigma_mm / spacing) ** 2 for spacing in volume.geometry.spacing[:2]]
     width = 2 * math.ceil(4 * math.sqrt(max(variance))) + 1

@@ -1,8 +1,8 @@
 """A folder of results that is there completely or not at all.
 
-Everything is written to a hidden sibling, `.OUT.klip-new-HOST-PID-RANDOM`, flushed to the disk and renamed to OUT
-at the end. An earlier result is first renamed to `.OUT.klip-old-...` and deleted last: between the two renames
-(microseconds) OUT does not exist; if the machine stops exactly then, the next run puts the earlier result back.
+Everything is written to a hidden sibling, `.OUT.klip-new-HOST-PID-RANDOM`, flushed to the disk and renamed to
+OUT at the end. An earlier result is first renamed to `.OUT.klip-old-...` and deleted last: between the two
+renames (microseconds) OUT does not exist; if the machine stops exactly then, the next run puts it back.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ def results_folder(out: Path) -> Iterator[Path]:
 
     On any exception, a keyboard interrupt included, it is removed and `out` is as it was before. `out` may be
     new, an empty folder, or an earlier result of this program, which is replaced.
-    Raises UsageError when `out` holds anything else or cannot be written; ResourceError when the disk is full.
+    Raises UsageError where `out` holds something else or cannot be written; ResourceError on a full disk.
     """
     out = _absolute(out)
     check_replaceable(out)
     created = _create_parents(out)
     try:
-        _sweep(out)
+        with _disk_errors(out):
+            _sweep(out)
         temporary = _sibling(out, "new")
         with _disk_errors(out):
             temporary.mkdir()
@@ -149,7 +150,7 @@ def _sweep(out: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process exists. Windows has no harmless way to ask without more packages: there, assume so."""
+    """Whether a process exists. On Windows the standard library cannot ask without harm: assume so."""
     if os.name == "nt":
         return True
     try:

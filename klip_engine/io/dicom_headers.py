@@ -124,9 +124,16 @@ class SliceHeader:
 
 def is_dicom(path: Path) -> bool:
     """True when the file starts like DICOM: the prefix of PS3.10 7.1, or a data set written without it."""
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    return start[128:132] == b"DICM" or start[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
+    return start[128:132] == b"DICM" or start[:4] in (
+        b"\x08\x00\x00\x00",
+        b"\x08\x00\x05\x00",
+        b"\x08\x00\x08\x00",
+    )
 
 
 def read_header(path: Path) -> FileHeader:
@@ -218,9 +225,7 @@ def _rescale(groups: Sequence[Dataset], where: str) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def _axes(
-    cosines: npt.NDArray[np.float64], where: str
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _axes(cosines: npt.NDArray[np.float64], where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Row and column direction as exactly perpendicular unit vectors; files round the cosines."""
     row, column = cosines[:3], cosines[3:]
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
@@ -239,8 +244,7 @@ def _numbers(groups: Sequence[Dataset], keyword: str, count: int, where: str) ->
     numbers = np.atleast_1d(np.asarray([] if value is None else value, dtype=np.float64))
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise InputError(
-            f"{where} has no usable {keyword}, so its place in the patient is unknown; "
-            "export the original series"
+            f"{where} has no usable {keyword}, so its place in the patient is unknown; export the original series"
         )
     return numbers
 

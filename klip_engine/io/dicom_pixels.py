@@ -56,7 +56,7 @@ def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:
         stored, _ = decoder.as_array(dataset, index=header.frame or 0, raw=True)
     except Exception as error:  # each decoding plugin has exceptions of its own
         raise InputError(
-            f"the pixels of {header.path} cannot be decoded: the file is damaged or incomplete; export it again"
+            f"the pixels of {header.path} cannot be decoded: the file is damaged; export it again"
         ) from error
     if stored.shape != header.size[::-1]:
         raise damaged(header.path)

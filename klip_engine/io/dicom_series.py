@@ -26,15 +26,14 @@ from klip_engine.volume import CTVolume
 def read_dicom(path: Path, *, series: str | None = None) -> LoadedCT:
     """Read one CT series in HU from a DICOM file or, recursively, a folder.
 
-    series: SeriesInstanceUID or series number; without it the series with the most slices is read and a notice
-    says how many others there are. Localizers and objects that are no CT images are left out with a notice.
+    series: SeriesInstanceUID or series number; without it the series with the most slices is read and a
+    notice says how many others there are. Localizers and objects that are no CT images are left out with one.
     Raises InputError (see `stack_slices`, `slice_headers` and `SliceReader`) and UsageError when `series` is
     not in the folder.
     """
     files, notices = _ct_files(path)
     chosen, left_out = _choose(_by_series(files), series, path)
-    slices = [header for file in chosen for header in slice_headers(file)]
-    slices, more = _without_localizers(slices, path)
+    slices, more = _scan_slices(chosen, path)
     name = str(path)
     stack = stack_slices(slices, name)
     check_geometry(stack.geometry, name)
@@ -43,7 +42,7 @@ def read_dicom(path: Path, *, series: str | None = None) -> LoadedCT:
     volume = CTVolume(hu, stack.geometry)
     if path.is_file() and len(slices) == 1:
         more = (*more, "One DICOM file was given, which is one slice; give its folder to read the series.")
-    description = describe(volume, "DICOM", len(chosen), series=_pseudonym(chosen[0].series))
+    description = describe(volume, "DICOM", len({s.path for s in slices}), series=_pseudonym(chosen[0].series))
     return LoadedCT(volume, description, (*notices, *left_out, *more, *stack.notices))
 
 
@@ -112,7 +111,7 @@ def _slice_count(files: Iterable[FileHeader]) -> int:
 
 
 def _is_localizer(file: FileHeader) -> bool:
-    """ImageType value 3 (PS3.3 C.8.2.1.1.1); in enhanced files frames tell for themselves."""
+    """ImageType value 3 (PS3.3 C.8.2.1.1.1); an enhanced file may mix, its frames tell."""
     image_type = file.dataset.get("ImageType") or []
     return "LOCALIZER" in ([image_type] if isinstance(image_type, str) else image_type)
 
@@ -141,11 +140,11 @@ def _choose(
     )
 
 
-def _without_localizers(
-    slices: list[SliceHeader], path: Path
-) -> tuple[list[SliceHeader], tuple[str, ...]]:
+def _scan_slices(files: Sequence[FileHeader], path: Path) -> tuple[list[SliceHeader], tuple[str, ...]]:
+    """The slices of a series without its localizers, whose headers need not make sense, and a notice."""
+    slices = [s for file in files if not _is_localizer(file) for s in slice_headers(file)]
     kept = [s for s in slices if not s.is_localizer]
-    count = len(slices) - len(kept)
+    count = len(slices) - len(kept) + sum(file.frames for file in files if _is_localizer(file))
     if not kept:
         raise InputError(f"{path} holds only localizers (scout views), no CT slices; give the scan itself")
     if not count:

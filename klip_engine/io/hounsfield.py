@@ -8,7 +8,7 @@ from klip_engine.errors import InputError
 from klip_engine.volume import FloatArray, Geometry
 
 LOWEST_HU = -1024.0
-"""Scanners fill what lies outside the field of view with -1024, -2000, -3024 and the like; all become this."""
+"""Scanners fill what lies outside the field of view with -1024, -2000, -3024, ...; all become this."""
 
 _HIGHEST_HU = 32767.0
 _FEWEST_PIXELS = 32
@@ -43,12 +43,13 @@ def check_and_clip_hu(hu: FloatArray, name: str) -> None:
     """
     low, high, has_negative = np.inf, -np.inf, False
     for number, plane in enumerate(hu, start=1):
-        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-        if not (np.isfinite(low) and np.isfinite(high)):
+        lowest, highest = float(plane.min()), float(plane.max())
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
             raise InputError(
                 f"{name} holds values that are not numbers (NaN or infinity), first in slice {number} of "
                 f"{len(hu)}; replace them with -1024 where nothing was measured"
             )
+        low, high = min(low, lowest), max(high, highest)
         has_negative = has_negative or bool(((plane >= LOWEST_HU) & (plane < 0)).any())
     _check_range(low, high, has_negative, name)
     if low < LOWEST_HU:

@@ -28,6 +28,8 @@ def read_ct(path: Path, *, series: str | None = None) -> LoadedCT:
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such file or folder: {path}; check the spelling")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(f"{path} is neither a file nor a folder; give a volume file or a DICOM folder")
     if path.is_dir() or is_dicom(path):
         return read_dicom(path, series=series)
     if series is not None:
@@ -36,28 +38,36 @@ def read_ct(path: Path, *, series: str | None = None) -> LoadedCT:
 
 
 def _read_volume_file(path: Path) -> LoadedCT:
-    reader = _open(path)
+    image_io = _image_io(path)
+    if image_io == "GDCMImageIO":  # DICOM without the usual start of the file
+        return read_dicom(path)
+    reader = _open(path, image_io)
     image = _as_volume(_pixels(reader, path), path)
     geometry = Geometry.of(image)
     check_geometry(geometry, str(path))
     hu = sitk.GetArrayViewFromImage(image).astype(np.float32)
     check_and_clip_hu(hu, str(path))
     volume = CTVolume(hu, geometry)
-    file_format = reader.GetImageIO().removesuffix("ImageIO").upper()
+    file_format = image_io.removesuffix("ImageIO").upper()
     return LoadedCT(volume, describe(volume, file_format, 1, file=path.name))
 
 
-def _open(path: Path) -> sitk.ImageFileReader:
-    """A reader that has read the header; refuses from the header what need not be loaded to be refused."""
+def _image_io(path: Path) -> str:
+    """The name of the SimpleITK reader for a file."""
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    image_io = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
-    if not image_io:
+    name: str = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if not name:
         raise InputError(
             f"{path} is not an image this program reads; give a volume file (NRRD, NIfTI, MHA) or DICOM"
         )
+    return name
+
+
+def _open(path: Path, image_io: str) -> sitk.ImageFileReader:
+    """A reader that has read the header; refuses from the header what need not be loaded to be refused."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     reader.SetImageIO(image_io)
     try:
         reader.ReadImageInformation()

@@ -1,10 +1,10 @@
-"""The report: one HTML file that explains itself, without scripts and without anything loaded from elsewhere."""
+"""The report: one HTML file that explains itself, without scripts and loading nothing from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -23,6 +23,8 @@ from klip_engine.io.score_curve import score_curve
 from klip_engine.version import __version__
 
 _SHOWN = 8
+_ROWS = 12
+"""Findings in the open part of the table; the others are folded away."""
 _SCALE_BAR_MM = 50.0
 
 
@@ -46,7 +48,7 @@ def render_report(detection: Detection) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<title>KLIP report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
@@ -69,7 +71,7 @@ def _summary(detection: Detection) -> str:
         )
     return (
         f'<section class="summary"><p class="lead">{escape(sentence)}</p>'
-        "<p>The score says how strongly the measured image pulls the reconstruction away from what a model of "
+        "<p>The score says how strongly the measurement pulls the reconstruction away from what a model of "
         "healthy anatomy expects at that place; 0 means not at all. It tells how unusual a place is for that "
         "model, not how likely a disease is.</p>"
         f"<p>{escape(_threshold_sentence(detection))}</p></section>"
@@ -92,34 +94,44 @@ def _notices(detection: Detection) -> str:
 
 
 def _table(detection: Detection) -> str:
-    if not detection.findings:
+    findings = detection.findings
+    if not findings:
         return ""
-    rows = "\n".join(_table_row(f) for f in detection.findings)
+    folded = ""
+    if len(findings) > _ROWS:
+        rest = _finding_rows(findings[_ROWS:])
+        folded = f"<details><summary>{len(findings) - _ROWS} weaker findings</summary>{rest}</details>"
     return (
-        "<section><h2>Findings</h2><table><thead><tr>"
-        '<th scope="col">No.</th><th scope="col">Score</th><th scope="col">p-value</th>'
-        '<th scope="col">x (left)</th><th scope="col">y (back)</th><th scope="col">z (head)</th>'
-        '<th scope="col">Volume</th><th scope="col">Slices</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-        '<p class="small">Positions are the centres in millimetres of the patient coordinates (LPS): x grows to '
-        "the patient’s left, y to the back, z to the head. The p-value is the share of slices without anomaly "
-        "that reach this score somewhere. Slices are counted from 0, as in the viewer’s index.</p></section>"
+        f"<section><h2>Findings</h2>{_finding_rows(findings[:_ROWS])}{folded}"
+        '<p class="small">x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s '
+        "left, y to the back, z to the head. The p-value is the share of slices without anomaly that reach "
+        f"this score somewhere. {_slice_numbering(detection)}</p></section>"
     )
 
 
-def _table_row(finding: Finding) -> str:
+def _slice_numbering(detection: Detection) -> str:
+    if detection.geometry.is_axial:
+        return "Slices are counted from 0, as in the voxel index of a viewer."
+    return "The input is not axial: slices are those it was resampled to, counted from 0 at the feet."
+
+
+def _finding_rows(findings: Sequence[Finding]) -> str:
+    heads = ("No.", "score", "p-value", "x (mm)", "y (mm)", "z (mm)", "volume (ml)", "slices")
+    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
+    rows = "\n".join(_finding_row(f) for f in findings)
+    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _finding_row(finding: Finding) -> str:
     label = str(finding.label)
     if finding.label <= _SHOWN:
         label = f'<a href="#finding-{finding.label}">{label}</a>'
-    x, y, z = (_number(v, 1) for v in finding.centroid_lps_mm)
     first, last = finding.slice_range
     cells = [
         _number(finding.score),
         _p_value(finding.p_value),
-        f"{x} mm",
-        f"{y} mm",
-        f"{z} mm",
-        f"{_number(finding.volume_ml, 2)} ml",
+        *(_number(v, 1) for v in finding.centroid_lps_mm),
+        _number(finding.volume_ml, 2),
         str(first) if first == last else f"{first}–{last}",
     ]
     return f"<tr><td>{label}</td>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
@@ -136,14 +148,18 @@ def _pictures(detection: Detection) -> str:
         if len(detection.findings) > len(shown):
             heading = f"The {len(shown)} strongest of {len(detection.findings)} findings in pictures"
     else:
-        rows, titles, heading = [highest_slice(detection)], ["Below the threshold"], "The slice with the highest score"
+        rows, titles, heading = (
+            [highest_slice(detection)],
+            ["Below the threshold"],
+            "The slice with the highest score",
+        )
     body = "\n".join(_row(row, title) for row, title in zip(rows, titles, strict=True))
     return f"<section><h2>{escape(heading)}</h2>{_legend(detection)}{body}</section>"
 
 
 def _row(row: PictureRow, title: str) -> str:
     anchor = "" if row.label is None else f' id="finding-{row.label}"'
-    window = f"{row.window.name} window, W {row.window.width:g} L {row.window.level:g} HU"
+    window = f"{row.window.name} window, W {_number(row.window.width, 0)} L {_number(row.window.level, 0)} HU"
     bar = 100 * _SCALE_BAR_MM / row.width_mm
     figures = []
     for picture in row.pictures:
@@ -158,7 +174,7 @@ def _row(row: PictureRow, title: str) -> str:
             f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         )
     return (
-        f'<article{anchor}><h3>{escape(title)}</h3>'
+        f"<article{anchor}><h3>{escape(title)}</h3>"
         f'<p class="small">Axial slice at z = {_number(row.z_mm, 1)} mm · {escape(window)}</p>'
         f'<div class="row">{"".join(figures)}</div></article>'
     )
@@ -166,11 +182,16 @@ def _row(row: PictureRow, title: str) -> str:
 
 def _legend(detection: Detection) -> str:
     this, others = (f"rgb{colour}" for colour in (THIS_FINDING, OTHER_FINDINGS))
+    overlay = (
+        f'Overlay: <span class="swatch" style="border-color:{this}"></span> this finding, '
+        f'<span class="swatch" style="border-color:{others}"></span> other findings.'
+    )
     return (
         '<div class="legend"><p class="small">Seen from the feet: R and L are the patient’s right and left, '
-        "A front, P back. Input: the image as given. Reconstruction: what the model makes of the measurement. "
-        f'Overlay: <span class="swatch" style="border-color:{this}"></span> this finding, '
-        f'<span class="swatch" style="border-color:{others}"></span> other findings.</p>{_colour_bar(detection)}</div>'
+        "A front, P back. Input: the image as given. Reconstruction: what the model makes of the "
+        "measurement. "
+        f"Score: by the colour scale, the body outlined. {overlay if detection.findings else ''}</p>"
+        f"{_colour_bar(detection)}</div>"
     )
 
 
@@ -246,8 +267,10 @@ def _number(value: float, decimals: int | None = None) -> str:
     """For people: three significant digits or fixed decimals, a true minus sign."""
     if not math.isfinite(value):
         return "unknown"
-    text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
-    return text.replace("-", "−")
+    if decimals is None:
+        magnitude = math.floor(math.log10(abs(value))) if value else 0
+        decimals = min(max(0, 2 - magnitude), 6)
+    return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,7 +1,7 @@
 """The pictures of the report: input, reconstruction, score and overlay on an axial slice, as PNG.
 
-Everything is drawn on a 1 mm axis-aligned LPS grid, so the patient's right is on the left of the picture and the
-front is at the top, as radiologists are used to, however the input lies in space.
+Everything is drawn on a 1 mm axis-aligned LPS grid, so the patient's right is on the left of the picture and
+the front is at the top, as radiologists are used to, however the input lies in space.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ _LUNG_BELOW_HU = -300.0
 THIS_FINDING = (255, 176, 32)
 OTHER_FINDINGS = (92, 190, 255)
 _TINT = 0.22
+_BODY_OUTLINE = (110, 116, 124)
 
 SCORE_COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 0, 4),
     (11, 7, 36),
-    (32, 12, 74),
-    (59, 9, 100),
+    (33, 12, 74),
+    (61, 9, 101),
     (87, 16, 110),
-    (111, 25, 110),
-    (136, 34, 106),
-    (162, 43, 98),
-    (187, 55, 84),
+    (113, 25, 110),
+    (138, 34, 106),
+    (163, 44, 97),
+    (188, 55, 84),
     (210, 70, 68),
     (228, 90, 49),
-    (243, 114, 26),
-    (251, 139, 6),
-    (252, 168, 13),
-    (246, 201, 50),
-    (241, 233, 103),
+    (241, 115, 29),
+    (249, 142, 9),
+    (252, 172, 17),
+    (249, 203, 53),
+    (242, 234, 105),
     (252, 255, 164),
 )
-"""A perceptually uniform scale from black over red to pale yellow, evenly spaced from 0 to the top of the scale."""
+"""A perceptually uniform scale from black over red to pale yellow, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Input, reconstruction, score and overlay of one slice.
+    """Input, reconstruction, score and, for a finding, overlay of one slice.
 
     label: the finding shown, None for a slice without one; z_mm: LPS height of the slice; width_mm: of each
     picture; window: of the grey pictures.
@@ -109,7 +110,7 @@ def score_scale_top(detection: Detection) -> float:
 def png_bytes(array: npt.NDArray[np.uint8]) -> bytes:
     """A PNG file of grey values [y, x] or of RGB [y, x, 3], both uint8."""
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(stream, format="PNG", compress_level=9)
+    Image.fromarray(np.ascontiguousarray(array)).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
 
 
@@ -133,14 +134,18 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     score = _on_display(_finite(working.score[z : z + 1]), _slice_of(working.geometry, z), display, 0.0)
     window = _window(detection, label)
     grey = window.grey(measured)
-    pictures = (
+    coloured = score_rgb(score, score_scale_top(detection))
+    body = _smooth_mask(working.body[z : z + 1], _slice_of(working.geometry, z), display)
+    coloured[_grown(body, 1) & ~body] = _BODY_OUTLINE
+    pictures = [
         Picture("Input", png_bytes(grey)),
         Picture("Reconstruction", png_bytes(window.grey(reconstruction))),
-        Picture("Score", png_bytes(score_rgb(score, score_scale_top(detection)))),
-        Picture("Overlay", png_bytes(_overlay(grey, *_masks(detection, label, z, display)))),
-    )
+        Picture("Score", png_bytes(coloured)),
+    ]
+    if label is not None:
+        pictures.append(Picture("Overlay", png_bytes(_overlay(grey, *_masks(detection, label, z, display)))))
     z_mm = float(working.geometry.to_lps((0, 0, z))[2])
-    return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, pictures)
+    return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, tuple(pictures))
 
 
 def _peak(detection: Detection, label: int) -> int:
@@ -183,9 +188,7 @@ def _display_grid(detection: Detection, z: int) -> Geometry:
     )
 
 
-def _on_display(
-    array: npt.NDArray[Any], geometry: Geometry, display: Geometry, outside: float
-) -> npt.NDArray[Any]:
+def _on_display(array: npt.NDArray[Any], geometry: Geometry, display: Geometry, outside: float) -> npt.NDArray[Any]:
     """[y, x] of an array [z, y, x] on the display slice; only the slices around it are touched."""
     corners = [(i, j, 0) for i in (-0.5, display.size[0] - 0.5) for j in (-0.5, display.size[1] - 0.5)]
     heights = geometry.to_index(display.to_lps(np.array(corners)))[:, 2]
@@ -204,16 +207,19 @@ def _slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
     return replace(geometry, size=size, origin=(float(x), float(y), float(z)))
 
 
-def _masks(
-    detection: Detection, label: int | None, z: int, display: Geometry
-) -> tuple[BoolArray, BoolArray]:
-    """This finding and all others on the display slice [y, x], with smooth outlines."""
+def _masks(detection: Detection, label: int, z: int, display: Geometry) -> tuple[BoolArray, BoolArray]:
+    """This finding and all others on the display slice [y, x]."""
     regions = detection.working.regions[z : z + 1]
     geometry = _slice_of(detection.working.geometry, z)
-    this = regions == label if label is not None else np.zeros(regions.shape, dtype=bool)
-    parts = (this, (regions > 0) & ~this)
-    smooth = [_on_display(part.astype(np.float32), geometry, display, 0.0) for part in parts]
-    return smooth[0] >= 0.5, smooth[1] >= 0.5
+    this = regions == label
+    others = (regions > 0) & ~this
+    return _smooth_mask(this, geometry, display), _smooth_mask(others, geometry, display)
+
+
+def _smooth_mask(mask: BoolArray, geometry: Geometry, display: Geometry) -> BoolArray:
+    """A mask [1, y, x] on the display slice [y, x]; its outline is interpolated, not stepped."""
+    smooth: BoolArray = _on_display(mask.astype(np.float32), geometry, display, 0.0) >= 0.5
+    return smooth
 
 
 def _overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) -> npt.NDArray[np.uint8]:

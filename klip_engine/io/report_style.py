@@ -1,7 +1,8 @@
 """The look of the report: dark on a screen, dark ink on white paper."""
 
 STYLE = """
-:root { color-scheme: dark; --page: #14171b; --panel: #1c2026; --line: #333a44; --ink: #e4e7eb; --soft: #a3adb9;
+:root { color-scheme: dark; --page: #14171b; --panel: #1c2026; --line: #333a44; --ink: #e4e7eb;
+  --soft: #a3adb9;
   --curve: #8ec5e8; --accent: #ffb020; --warn: #f0a58a; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 24px 32px 48px; max-width: 1200px; background: var(--page); color: var(--ink);
@@ -18,10 +19,15 @@ a { color: var(--accent); }
 .small, figcaption, footer { color: var(--soft); font-size: 13px; }
 .notices ul { margin: 0; padding-left: 20px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 16px 5px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 5px 16px 5px 0; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
-table + .small { margin-top: 8px; }
+.findings { table-layout: fixed; width: 100%; max-width: 760px; }
+.findings th:first-child { width: 56px; }
+.findings td { padding-right: 0; } .findings th { padding-right: 0; }
+section > details { margin-top: 10px; }
+table + .small, details + .small { margin-top: 8px; }
 .facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 .curve-plot { display: block; width: 100%; height: auto; background: var(--panel); border-radius: 6px; }
 .axis { stroke: var(--soft); stroke-width: 1; }
@@ -58,8 +64,8 @@ summary { cursor: pointer; font-weight: 600; }
 footer { margin-top: 32px; border-top: 1px solid var(--line); padding-top: 10px; }
 @media (max-width: 720px) { body { padding: 16px; } .row { grid-template-columns: repeat(2, 1fr); }
   .legend { display: block; } section { overflow-x: auto; } }
-@media print { :root { color-scheme: light; --page: #fff; --panel: #fff; --line: #c9ced6; --ink: #111; --soft: #444;
-    --curve: #1f5f8b; --accent: #a85f00; --warn: #9c2f10; }
+@media print { :root { color-scheme: light; --page: #fff; --panel: #fff; --line: #c9ced6; --ink: #111;
+    --soft: #444; --curve: #1f5f8b; --accent: #a85f00; --warn: #9c2f10; }
   body { max-width: none; padding: 0; font-size: 11pt; }
   article, tr { break-inside: avoid; } article { border: 1px solid var(--line); }
   .picture, .colour-bar, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }

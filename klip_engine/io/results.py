@@ -18,8 +18,8 @@ from klip_engine.detection import NOTICE, Detection
 from klip_engine.errors import ResourceError
 from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA, results_folder
 from klip_engine.io.report import render_report
-from klip_engine.volume import Geometry
 from klip_engine.version import __version__
+from klip_engine.volume import Geometry
 
 _CSV_COLUMNS = (
     "label",
@@ -34,9 +34,7 @@ _CSV_COLUMNS = (
 )
 
 
-def write_results(
-    detection: Detection, folder: Path, *, extras: Sequence[Callable[[Path], None]] = ()
-) -> None:
+def write_results(detection: Detection, folder: Path, *, extras: Sequence[Callable[[Path], None]] = ()) -> None:
     """Write `folder` completely or not at all.
 
     reconstruction.nrrd (HU, int16), klip.nrrd (score, float32), regions.nrrd (labels, uint16), all on

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-
 from klip_engine.detection import Detection, SliceScore
 
 _WIDTH, _HEIGHT = 1100, 300
@@ -77,19 +75,30 @@ def _grid(axes: _Axes, slices: list[SliceScore]) -> list[str]:
         x = axes.x_of(z_mm)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
         parts.append(_text(x, bottom + 19, f"{z_mm:g}".replace("-", "−"), "middle"))
-    for chosen in sorted({round(v) for v in np.linspace(0, len(slices) - 1, min(10, len(slices)))}):
-        x = axes.x_of(slices[chosen].position_mm)
+    for chosen in _numbered_slices(slices):
+        x = axes.x_of(chosen.position_mm)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 5}" y2="{_TOP}"/>')
-        parts.append(_text(x, _TOP - 10, str(slices[chosen].index), "middle"))
+        parts.append(_text(x, _TOP - 10, str(chosen.index), "middle"))
     parts += [
         f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
         f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{_TOP}" y2="{_TOP}"/>',
         _text((_LEFT + right) / 2, _HEIGHT - 8, "position z in mm (feet ← → head)", "middle"),
         _text((_LEFT + right) / 2, 12, "slice number", "middle"),
-        f'<text class="label" text-anchor="middle" transform="translate(14 {(_TOP + bottom) / 2}) rotate(-90)">'
-        "score</text>",
+        '<text class="label" text-anchor="middle" '
+        f'transform="translate(14 {(_TOP + bottom) / 2:.0f}) rotate(-90)">score</text>',
     ]
     return parts
+
+
+def _numbered_slices(slices: list[SliceScore]) -> list[SliceScore]:
+    """The slices nearest to round slice numbers."""
+    indices = [s.index for s in slices]
+    if min(indices) == max(indices):
+        return slices[:1]
+    nearest = {
+        min(slices, key=lambda s: abs(s.index - tick)).index for tick in _ticks(min(indices), max(indices), 10)
+    }
+    return [s for s in slices if s.index in nearest]
 
 
 def _curve(axes: _Axes, slices: list[SliceScore]) -> list[str]:
@@ -131,9 +140,7 @@ def _marks(axes: _Axes, detection: Detection) -> list[str]:
             f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(title)}</title></circle>'
         )
         if finding.label <= _NUMBERED:
-            parts.append(
-                f'<text class="mark-label" x="{x + 8:.1f}" y="{y + 4:.1f}">{finding.label}</text>'
-            )
+            parts.append(f'<text class="mark-label" x="{x + 8:.1f}" y="{y + 4:.1f}">{finding.label}</text>')
     return parts
 
 

@@ -8,8 +8,7 @@ rectangular grid while it is read; a stack with holes, doubles or mixed slices i
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,10 @@ from klip_engine.io.dicom_headers import SliceHeader
 from klip_engine.io.hounsfield import LOWEST_HU
 from klip_engine.volume import FloatArray, Geometry
 
+_SAME_COSINE = 5e-3
+"""Direction cosines of one series may differ by this much."""
+_SAME_SPACING = 5e-3
+"""Pixel spacings of one series may differ by this share."""
 _SAME_PLACE = 0.01
 """Gaps below this share of the median spacing are duplicates."""
 _EVEN = 0.02
@@ -55,9 +58,14 @@ class SliceStack:
 def stack_slices(slices: Sequence[SliceHeader], name: str) -> SliceStack:
     """Order the slices of one series and find the grid to read them onto; `name` is how the user calls it.
 
-    Raises InputError that says where: mixed orientation, matrix or pixel spacing, duplicate or missing slices,
-    uneven spacing beyond 10 %, positions that contradict the declared gantry tilt.
+    Raises InputError that says where: mixed orientation, matrix or pixel spacing, duplicate or missing
+    slices, uneven spacing beyond 10 %, positions that contradict the declared gantry tilt.
     """
+    for s in slices:
+        if min(s.spacing) <= 0:
+            raise InputError(
+                f"{_label(s)} in {name} has a PixelSpacing of zero or less; export the original series"
+            )
     _check_uniform(slices, name)
     first = slices[0]
     along = np.array([s.position @ first.normal for s in slices])
@@ -68,7 +76,8 @@ def stack_slices(slices: Sequence[SliceHeader], name: str) -> SliceStack:
     targets, unevenness = _even_targets(along)
     first = ordered[0]
     low = np.floor(offsets.min(axis=0) + 1e-6)
-    grown = np.ceil((offsets - low).max(axis=0) - 1e-6).astype(int)
+    offsets = np.maximum(np.round(offsets - low, 6), 0.0)
+    grown = np.ceil(offsets.max(axis=0)).astype(int)
     origin = first.position + low[0] * first.spacing[0] * first.row + low[1] * first.spacing[1] * first.column
     geometry = Geometry(
         (first.size[0] + int(grown[0]), first.size[1] + int(grown[1]), len(ordered)),
@@ -76,9 +85,7 @@ def stack_slices(slices: Sequence[SliceHeader], name: str) -> SliceStack:
         (float(origin[0]), float(origin[1]), float(origin[2])),
         tuple(float(v) for v in np.stack([first.row, first.column, first.normal], axis=1).ravel()),
     )
-    return SliceStack(
-        ordered, geometry, offsets - low, targets, _corrections(ordered, tilt, unevenness, spacing)
-    )
+    return SliceStack(ordered, geometry, offsets, targets, _corrections(ordered, tilt, unevenness, spacing))
 
 
 def read_stack(stack: SliceStack, read_slice: Callable[[SliceHeader], FloatArray]) -> FloatArray:
@@ -105,20 +112,35 @@ def read_stack(stack: SliceStack, read_slice: Callable[[SliceHeader], FloatArray
 
 
 def _check_uniform(slices: Sequence[SliceHeader], name: str) -> None:
-    def refuse_mixture(what: str, kinds: Sequence[Hashable]) -> None:
-        counts = Counter(kinds).most_common()
-        if len(counts) > 1:
-            odd = slices[kinds.index(counts[-1][0])]
-            place = odd.path.name if odd.frame is None else f"frame {odd.frame + 1}"
-            raise InputError(
-                f"the slices of {name} have {len(counts)} different {what} ({counts[0][1]} and "
-                f"{', '.join(str(n) for _, n in counts[1:])} slices; {place} is one of the few): "
-                "put the slices that belong together into a folder of their own"
-            )
+    orientations = [np.concatenate([s.row, s.column]) for s in slices]
+    _refuse_mixture("matrix sizes", slices, [np.array(s.size, dtype=float) for s in slices], 0.5, name)
+    _refuse_mixture("orientations", slices, orientations, _SAME_COSINE, name)
+    _refuse_mixture("pixel spacings", slices, [np.log(s.spacing) for s in slices], _SAME_SPACING, name)
 
-    refuse_mixture("matrix sizes", [s.size for s in slices])
-    refuse_mixture("orientations", [tuple(np.round([*s.row, *s.column], 2) + 0.0) for s in slices])
-    refuse_mixture("pixel spacings", [tuple(float(f"{v:.3g}") for v in s.spacing) for s in slices])
+
+def _refuse_mixture(
+    what: str,
+    slices: Sequence[SliceHeader],
+    values: Sequence[npt.NDArray[np.float64]],
+    tolerance: float,
+    name: str,
+) -> None:
+    """Raise InputError unless all values agree; names the smallest group and one slice of it."""
+    groups: list[list[int]] = []
+    for i, value in enumerate(values):
+        group = next((g for g in groups if np.abs(values[g[0]] - value).max() <= tolerance), None)
+        if group is None:
+            groups.append([i])
+        else:
+            group.append(i)
+    if len(groups) > 1:
+        groups.sort(key=len, reverse=True)
+        counts = " and ".join(str(len(g)) for g in groups)
+        raise InputError(
+            f"the slices of {name} have {len(groups)} different {what} ({counts} slices; "
+            f"{_label(slices[groups[-1][0]])} is one of the last): "
+            "put the slices that belong together into a folder of their own"
+        )
 
 
 def _checked_spacing(slices: Sequence[SliceHeader], along: npt.NDArray[np.float64], name: str) -> float:
@@ -147,7 +169,8 @@ def _checked_spacing(slices: Sequence[SliceHeader], along: npt.NDArray[np.float6
         )
     raise InputError(
         f"the slices of {name} are unevenly spaced {place}: {gaps[i]:.2f} mm apart, {typical:.2f} mm "
-        f"elsewhere, more than the {_UNEVEN_LIMIT:.0%} that can be resampled; reconstruct it with even spacing"
+        f"elsewhere, more than the {_UNEVEN_LIMIT:.0%} that can be resampled; "
+        "reconstruct the series with even spacing"
     )
 
 
@@ -199,19 +222,17 @@ def _even_targets(along: npt.NDArray[np.float64]) -> tuple[tuple[tuple[int, floa
     return tuple((int(i), float(w)) for i, w in zip(below, weights, strict=True)), deviation
 
 
-def _corrections(
-    slices: Sequence[SliceHeader], tilt: float, unevenness: float, spacing: float
-) -> tuple[str, ...]:
+def _corrections(slices: Sequence[SliceHeader], tilt: float, unevenness: float, spacing: float) -> tuple[str, ...]:
     notices = []
     if tilt:
         notices.append(
-            f"The scan has a gantry tilt of {tilt:.1f} degrees; it was resampled onto a rectangular grid, and "
-            "results are given in that grid."
+            f"The scan has a gantry tilt of {tilt:.1f} degrees; it was resampled onto a rectangular grid, "
+            "and results are given in that grid."
         )
     if unevenness:
         notices.append(
-            f"The slices are not evenly spaced (up to {unevenness * spacing:.2f} mm off); they were resampled "
-            f"to one every {spacing:.3f} mm."
+            f"The slices are not evenly spaced (up to {unevenness * spacing:.2f} mm off); they were "
+            f"resampled to one every {spacing:.3f} mm."
         )
     if len(slices) == 1 and not slices[0].thickness:
         notices.append("The slice does not state its thickness; 1 mm was assumed.")

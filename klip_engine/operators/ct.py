@@ -57,9 +57,7 @@ class CTOperator:
         **scan: Any,
     ) -> Self:
         """An evenly spaced scan of an image grid; `scan` is what `ScanGeometry.evenly_spaced` takes."""
-        geometry = geometry_type.evenly_spaced(
-            views, image_shape=image_shape, pixel_spacing_mm=spacing_mm, **scan
-        )
+        geometry = geometry_type.evenly_spaced(views, image_shape=image_shape, pixel_spacing_mm=spacing_mm, **scan)
         return cls(geometry, fbp_filter=fbp_filter, matrix_limit_bytes=matrix_limit_bytes)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

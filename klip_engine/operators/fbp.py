@@ -112,9 +112,7 @@ def _filter_rows(rows: torch.Tensor, geometry: ScanGeometry, filter_name: str) -
     length = 1 << (2 * bins - 1).bit_length()
     response = torch.fft.rfft(_ramp_kernel(geometry, length)).real
     if filter_name == "hann":
-        response = response * (
-            0.5 + 0.5 * torch.cos(2 * math.pi * torch.fft.rfftfreq(length, dtype=torch.float64))
-        )
+        response = response * (0.5 + 0.5 * torch.cos(2 * math.pi * torch.fft.rfftfreq(length, dtype=torch.float64)))
     return torch.fft.irfft(torch.fft.rfft(rows, n=length) * response.to(rows), n=length)[..., :bins]
 
 

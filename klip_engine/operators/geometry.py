@@ -70,9 +70,7 @@ class ScanGeometry:
                 self._coerce(field.name, float)
         self._coerce("image_shape", lambda shape: tuple(_whole_number(side) for side in shape))
         _require(len(self.view_angles_rad) > 0, "view_angles_rad is empty: a scan needs at least one view")
-        _require(
-            all(map(math.isfinite, self.view_angles_rad)), "view_angles_rad holds a value that is not finite"
-        )
+        _require(all(map(math.isfinite, self.view_angles_rad)), "view_angles_rad holds a value that is not finite")
         _require(self.detector_count > 0, f"detector_count is {self.detector_count}: it must be positive")
         _require(
             len(self.image_shape) == 2 and min(self.image_shape) > 0,
@@ -107,9 +105,7 @@ class ScanGeometry:
         """
         arc_deg = cls.full_arc_deg if arc_deg is None else arc_deg
         if views != int(views) or views < 1:
-            raise UsageError(
-                f"A scan needs a whole number of views, one or more; views={views} was asked for."
-            )
+            raise UsageError(f"A scan needs a whole number of views, one or more; views={views} was asked for.")
         if not 0 < arc_deg <= 360 or not math.isfinite(start_deg):
             raise UsageError(
                 f"A scan's arc_deg is above 0 and at most 360, its start_deg finite; got arc_deg={arc_deg}, "
@@ -255,9 +251,7 @@ class FanFlatGeometry(FanGeometry):
         return torch.atan(self.detector_positions_mm(device) / self.source_to_detector_mm)
 
     def _shadow_half_width_mm(self) -> float:
-        return self.source_to_detector_mm * math.tan(
-            math.asin(self.image_radius_mm / self.source_to_isocentre_mm)
-        )
+        return self.source_to_detector_mm * math.tan(math.asin(self.image_radius_mm / self.source_to_isocentre_mm))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

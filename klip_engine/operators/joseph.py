@@ -19,7 +19,7 @@ from klip_engine.operators.geometry import Rays, ScanGeometry
 DEFAULT_MATRIX_LIMIT_BYTES = 1_500_000_000
 """Largest system matrix that is stored, its transpose included."""
 
-_ENTRIES_PER_BLOCK = 1_000_000
+_ENTRIES_PER_BLOCK = 2_000_000
 
 
 class SystemMatrix(Protocol):
@@ -102,11 +102,15 @@ class RowBlockMatrix:
 
     def project(self, images: torch.Tensor) -> torch.Tensor:
         """[batch, pixels] -> [batch, rays]."""
-        blocks = []
+        rays = len(self._geometry.view_angles_rad) * self._geometry.detector_count
+        measurements = images.new_empty(len(images), rays)
+        first = 0
         for pixel, weight in _blocks(self._geometry, self._device):
             weight = weight.to(self._dtype)
-            blocks.append(torch.stack([(image[pixel] * weight).sum(dim=1) for image in images]))
-        return torch.cat(blocks, dim=1)
+            for image, measurement in zip(images, measurements, strict=True):
+                measurement[first : first + len(pixel)] = (image[pixel] * weight).sum(dim=1)
+            first += len(pixel)
+        return measurements
 
     def back_project(self, measurements: torch.Tensor) -> torch.Tensor:
         """[batch, rays] -> [batch, pixels]."""
@@ -201,9 +205,7 @@ def _transposed(matrix: _SparseRows, column_count: int) -> _SparseRows:
     rays = torch.empty_like(matrix.columns)
     weights = torch.empty_like(matrix.weights)
     for first_ray, block in _split(matrix):
-        block_rays = torch.arange(
-            first_ray, first_ray + len(block.lengths), dtype=rays.dtype, device=rays.device
-        )
+        block_rays = torch.arange(first_ray, first_ray + len(block.lengths), dtype=rays.dtype, device=rays.device)
         pixel, order = block.columns.sort(stable=True)
         block_lengths = torch.bincount(pixel, minlength=column_count)
         first_in_block = block_lengths.cumsum(0) - block_lengths

@@ -106,9 +106,7 @@ class GaussianNoise:
             _normal(item, rng).to(item.device)
             for item, rng in zip(ideal, _per_item(generator, len(ideal)), strict=True)
         ]
-        return NoisyMeasurement(
-            ideal + self.sigma * torch.stack(noise), torch.full_like(ideal, self.sigma**-2)
-        )
+        return NoisyMeasurement(ideal + self.sigma * torch.stack(noise), torch.full_like(ideal, self.sigma**-2))
 
 
 NOISE_PRESETS: dict[str, TransmissionNoise] = {

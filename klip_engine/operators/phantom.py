@@ -40,10 +40,8 @@ ASYMMETRIC_PHANTOM = (
 """A chest-like slice, in units of water, that no flip or quarter turn maps onto itself; 300 x 225 mm."""
 
 
-def phantom_image(
-    phantom: Sequence[Ellipse], geometry: ScanGeometry, samples_per_side: int = 5
-) -> torch.Tensor:
-    """Pixel means over samples_per_side^2 points on the image grid of a scan: float64 [1, 1, rows, columns]."""
+def phantom_image(phantom: Sequence[Ellipse], geometry: ScanGeometry, samples_per_side: int = 5) -> torch.Tensor:
+    """Pixel means over samples_per_side^2 points each, on a scan's grid: float64 [1, 1, rows, columns]."""
     rows, columns = geometry.image_shape
     spacing = geometry.pixel_spacing_mm / samples_per_side
     y = _centred_grid(rows * samples_per_side, spacing)[:, None]

@@ -39,17 +39,13 @@ class EDMDenoiser(nn.Module):
         self.space_to_depth = space_to_depth
         self.data_mean = data_mean
         self.sigma_data = sigma_data
+        self.data_variance = sigma_data**2
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         rows = torch.linspace(-1.0, 1.0, image_shape[0])
         columns = torch.linspace(-1.0, 1.0, image_shape[1])
         position = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
         self.register_buffer("position", position, persistent=False)
-
-    @property
-    def data_variance(self) -> float:
-        """Variance of the training images around their mean."""
-        return self.sigma_data**2
 
     def residual(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """F and log variance of F's error, both [batch, 1, h, w]; sigma [batch]. The training target is
@@ -77,4 +73,3 @@ class EDMDenoiser(nn.Module):
     def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
         """The `Denoiser` protocol: one noise level for the whole batch; carries gradients when x does."""
         return self(x, torch.full((x.shape[0],), float(sigma), dtype=x.dtype, device=x.device))
-

@@ -43,6 +43,4 @@ def build_network(arguments: dict[str, Any]) -> nn.Module:
 
 def build_denoiser(config: NetworkConfig, image_shape: tuple[int, int]) -> EDMDenoiser:
     """A fresh, untrained prior."""
-    return EDMDenoiser(
-        build_network(config.monai_arguments()), image_shape, space_to_depth=config.space_to_depth
-    )
+    return EDMDenoiser(build_network(config.monai_arguments()), image_shape, space_to_depth=config.space_to_depth)

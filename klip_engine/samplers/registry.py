@@ -17,4 +17,3 @@ def build_sampler(name: str, **settings: Any) -> Sampler:
     if name not in SAMPLERS:
         raise UsageError(f"no sampler is called '{name}'; there are: {', '.join(SAMPLERS)}")
     return SAMPLERS[name](**settings)
-

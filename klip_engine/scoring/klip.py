@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -79,7 +80,7 @@ def quadrature(levels: Sequence[float], window: Window = ALL_LEVELS) -> list[flo
     low = max(points[-1], math.log(window[0]) if window[0] > 0 else -math.inf)
     high = min(points[0], math.log(window[1]) if window[1] > 0 else -math.inf)
     weights = [0.0] * len(points)
-    for i, (right, left) in enumerate(zip(points[:-1], points[1:], strict=True)):
+    for i, (right, left) in enumerate(pairwise(points)):
         a, b = max(left, low), min(right, high)
         if b > a:
             middle = ((a + b) / 2 - left) / (right - left)  # mean position in the cell, 0 at `left`

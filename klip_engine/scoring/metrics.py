@@ -1,4 +1,4 @@
-"""How well scores separate lesions from healthy tissue: AUROC per image and per dataset, average precision."""
+"""How well scores tell lesions from healthy tissue: AUROC per image and per dataset, average precision."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ def image_level_auroc(
     """AUROC over the blocks of one image that touch the body; the published figure is its mean over images.
 
     All three have the shape of the score map; block_is_positive: blocks with any pixel in the lesion (see
-    `touched_blocks`). Raises UsageError when the shapes differ or the body holds no positive or no negative block.
+    `touched_blocks`). Raises UsageError when the shapes differ or the body holds no positive or no negative
+    block.
     """
     score = np.asarray(score_map, dtype=np.float64)
     positive, body = np.asarray(block_is_positive, dtype=bool), np.asarray(body_blocks, dtype=bool)
     if not score.shape == positive.shape == body.shape:
-        raise UsageError(
-            f"score map {score.shape}, positive blocks {positive.shape} and body {body.shape} differ in shape."
-        )
+        raise UsageError(f"Score map {score.shape}, positive blocks {positive.shape} and body {body.shape} differ.")
     return auroc(score[positive & body], score[~positive & body])
 
 
@@ -50,7 +49,7 @@ def dataset_level_auroc(
 ) -> float:
     """AUROC of whole images, each scored by its highest block.
 
-    The published figure takes all blocks; with bodies (one mask of blocks per map) only those of the body count.
+    The published figure takes all blocks; with bodies (one mask of blocks per map) only the body's count.
     Raises UsageError when a group is empty, a map has no block left or a shape does not match.
     """
     return auroc(_maxima(anomalous_maps, anomalous_bodies), _maxima(healthy_maps, healthy_bodies))
@@ -59,8 +58,8 @@ def dataset_level_auroc(
 def average_precision(positive_scores: npt.ArrayLike, negative_scores: npt.ArrayLike) -> float:
     """Mean precision over the positives, each at the threshold of its own score (ties share one threshold).
 
-    The area under the precision-recall curve as a step function, without interpolation. Raises UsageError when
-    one group is empty or holds a NaN.
+    The area under the precision-recall curve as a step function, without interpolation. Raises UsageError
+    when one group is empty or holds a NaN.
     """
     positive = np.sort(_scores(positive_scores, "positive"))
     negative = np.sort(_scores(negative_scores, "negative"))
@@ -79,7 +78,8 @@ def touched_blocks(mask: npt.ArrayLike, block: int) -> BoolArray:
     if block < 1 or height % block or width % block:
         raise UsageError(f"Blocks of {block} pixels do not divide an image of {height} x {width}.")
     tiles = pixels.reshape(*leading, height // block, block, width // block, block)
-    return tiles.any(axis=(-3, -1))
+    touched: BoolArray = np.asarray(tiles.any(axis=(-3, -1)))
+    return touched
 
 
 def _maxima(maps: Sequence[npt.ArrayLike], bodies: Sequence[npt.ArrayLike] | None) -> list[float]:

@@ -62,7 +62,12 @@ class NullDistribution:
         """Write it below a bundle, under the key of its settings; complete or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{settings_key(self.settings)}.json"
-        record = {"schema": SCHEMA, "settings": self.settings, "scales": list(self.scales), "maxima": list(self.maxima)}
+        record = {
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "scales": list(self.scales),
+            "maxima": list(self.maxima),
+        }
         temporary = path.with_suffix(f".{os.getpid()}.partial")
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""The scoring recipe of the published study, for faithful reproductions (KLIP, CVPR 2026, arXiv 2605.31596)."""
+"""The scoring recipe of the published study, for faithful reproductions (KLIP, arXiv 2605.31596)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import numpy.typing as npt
 from klip_engine.errors import UsageError
 
 
-def score_map(
-    normalized_updates: npt.ArrayLike, block: int, window: tuple[int, int]
-) -> npt.NDArray[np.float32]:
+def score_map(normalized_updates: npt.ArrayLike, block: int, window: tuple[int, int]) -> npt.NDArray[np.float32]:
     """KLIP of every block over a window of kept steps, without the factor 1/2 (arXiv 2605.31596).
 
-    normalized_updates: [steps, samples, channels, height, width], numpy or a CPU tensor, each the likelihood's
-    update of the image divided by the diffusion coefficient of its step. block: side of the square, adjacent
-    blocks in pixels. window: kept steps [first, last). Sum of squares over the block and the channels, mean over
-    the window and the samples: [height / block, width / block].
+    normalized_updates: [steps, samples, channels, height, width], numpy or a CPU tensor: the update by the
+    measurement over the diffusion coefficient, step by step. block: side in pixels of the square, adjacent
+    blocks. window: kept steps [first, last). Returns the sum of squares over block and channels, mean over
+    window and samples: [height / block, width / block] float32.
 
     Raises UsageError when the block does not divide the image or the window leaves the steps.
     """

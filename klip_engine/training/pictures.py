@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from klip_engine.errors import UsageError
@@ -45,7 +46,7 @@ class TrainingDiary:
         noise = ItemNoise(0, [(n, 0) for n in range(samples)], (1, *denoiser.image_shape), device)
         drawn = sample_prior(denoiser, noise, steps=25)[:, 0].cpu()
         figure = Figure(figsize=(11, 9), layout="constrained")
-        curves, pictures = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+        curves, pictures = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.3)))
         left, right = curves.subplots(1, 2)
         _draw_loss(left, rows)
         _draw_validation(right, rows)
@@ -76,6 +77,7 @@ def _draw_validation(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _draw_slices(figure: Any, drawn: torch.Tensor) -> None:
     figure.suptitle("Slices drawn from the prior (soft tissue window)")
-    for axes, picture in zip(figure.subplots(2, (len(drawn) + 1) // 2).flat, drawn, strict=False):
+    panels = figure.subplots(2, (len(drawn) + 1) // 2)
+    for axes, picture in zip(panels.flat, drawn, strict=False):
         axes.imshow(picture.numpy(), cmap="gray", vmin=-0.16, vmax=0.24)
         axes.axis("off")

@@ -116,14 +116,14 @@ class _DenoisingLoss(torch.nn.Module):
 
     def __init__(self, denoiser: EDMDenoiser, beta: float, bfloat16: bool) -> None:
         super().__init__()
-        self.denoiser, self.beta, self.bfloat16 = denoiser, beta, bfloat16
+        self.denoiser, self.beta, self.mixed_precision = denoiser, beta, bfloat16
 
     def forward(self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         noisy = clean + sigma.view(-1, 1, 1, 1) * noise
         c_skip, c_out = self.denoiser.scales(sigma)
         mean = self.denoiser.data_mean
         target = (clean - mean - c_skip * (noisy - mean)) / c_out
-        with torch.autocast(clean.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(clean.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
             f, log_variance = self.denoiser.residual(noisy, sigma)
         nll = 0.5 * ((f - target) ** 2 * torch.exp(-log_variance) + log_variance)
         return (torch.exp(self.beta * log_variance).detach() * nll).mean()
@@ -255,9 +255,7 @@ def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[st
     factor = data.hu.shape[-1] // denoiser.image_shape[1]
     still = Augmentation(0, 0, 0, 0, 0)
     generator = torch.Generator().manual_seed(0)
-    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, still, generator).to(
-        device
-    )
+    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, still, generator).to(device)
     scores = {}
     with torch.no_grad():
         for level in VALIDATION_SIGMAS:

@@ -53,9 +53,7 @@ def test_rebuilt_rows_equal_the_stored_matrix(geometry_type, rng):
     assert stored.matrix_bytes() > 0
     assert rebuilt.matrix_bytes() == 0
     torch.testing.assert_close(rebuilt.forward(image), stored.forward(image), rtol=1e-5, atol=1e-3)
-    torch.testing.assert_close(
-        rebuilt.adjoint(measurement), stored.adjoint(measurement), rtol=1e-5, atol=1e-3
-    )
+    torch.testing.assert_close(rebuilt.adjoint(measurement), stored.adjoint(measurement), rtol=1e-5, atol=1e-3)
     assert adjoint_error(rebuilt, rng) < 1e-6
 
 
@@ -64,9 +62,7 @@ def test_gradients_are_the_adjoints(geometry_type, limit, rng):
     geometry = geometry_type.evenly_spaced(3, image_shape=(5, 7), pixel_spacing_mm=3.0, start_deg=10)
     operator = CTOperator(geometry, matrix_limit_bytes=limit)
     image = torch.rand(2, 1, 5, 7, generator=rng, dtype=torch.float64, requires_grad=True)
-    measurement = torch.rand(
-        2, *operator.measurement_shape, generator=rng, dtype=torch.float64, requires_grad=True
-    )
+    measurement = torch.rand(2, *operator.measurement_shape, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(operator.forward, (image,))
     assert torch.autograd.gradcheck(operator.adjoint, (measurement,))
     assert torch.autograd.gradgradcheck(lambda x: operator.forward(x).square(), (image,))

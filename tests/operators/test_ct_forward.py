@@ -108,9 +108,7 @@ def astra_projection(astra, geometry: ScanGeometry, projector: str, image: np.nd
     else:
         first, kind = -geometry.source_to_isocentre_mm * d, "fanflat_vec"
         centre = centre + (geometry.source_to_detector_mm - geometry.source_to_isocentre_mm) * d
-    scan = astra.create_proj_geom(
-        kind, geometry.detector_count, np.concatenate([first, centre, step], axis=1)
-    )
+    scan = astra.create_proj_geom(kind, geometry.detector_count, np.concatenate([first, centre, step], axis=1))
     projector_id = astra.create_projector(projector, scan, volume)
     sinogram_id, sinogram = astra.create_sino(image, projector_id)
     astra.data2d.delete(sinogram_id)

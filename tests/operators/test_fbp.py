@@ -49,9 +49,7 @@ def scan(geometry_type: type[ScanGeometry], views: int = 720, **options) -> Scan
 
 
 def reconstruct(geometry: ScanGeometry, filter_name: str = "ram-lak") -> torch.Tensor:
-    return filtered_back_projection(
-        phantom_sinogram(ASYMMETRIC_PHANTOM, geometry).float(), geometry, filter_name
-    )
+    return filtered_back_projection(phantom_sinogram(ASYMMETRIC_PHANTOM, geometry).float(), geometry, filter_name)
 
 
 @pytest.mark.parametrize("filter_name", FILTERS)
@@ -75,9 +73,7 @@ def test_the_slice_comes_back_the_right_way_round(geometry_type):
     result = reconstruct(geometry)[0, 0].double()
     turned = [torch.rot90(result, quarter) for quarter in range(4)]
     turned += [image.flip(0) for image in turned]
-    correlation = [
-        float(torch.corrcoef(torch.stack([image.flatten(), truth.flatten()]))[0, 1]) for image in turned
-    ]
+    correlation = [float(torch.corrcoef(torch.stack([image.flatten(), truth.flatten()]))[0, 1]) for image in turned]
     assert correlation[0] > 0.99
     assert max(correlation[1:]) < correlation[0] - 0.02
 
@@ -110,7 +106,7 @@ def test_a_full_turn_of_parallel_views_counts_every_line_twice():
 
 
 def test_limited_angle_keeps_the_edges_along_its_rays():
-    """A disc seen over 90 degrees about the vertical keeps its left and right edge and loses top and bottom."""
+    """A disc seen over 90 degrees about the vertical keeps its left and right edge, not top and bottom."""
     disc = [Ellipse(x_mm=0, y_mm=0, semi_axis_1_mm=60, semi_axis_2_mm=60, tilt_deg=0, value=1.0)]
     geometry = scan(ParallelGeometry, 360, arc_deg=90, start_deg=-45)
     image = filtered_back_projection(phantom_sinogram(disc, geometry).float(), geometry, "hann")[0, 0]

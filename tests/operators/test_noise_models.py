@@ -47,9 +47,7 @@ def test_starved_rays_are_bounded(rng):
     torch.testing.assert_close(lodopab.measurement, torch.full((1, 1000), math.log(4096 / 0.1)))
 
 
-@pytest.mark.parametrize(
-    "noise", [NOISE_PRESETS["low"], GaussianNoise(0.1)], ids=["transmission", "gaussian"]
-)
+@pytest.mark.parametrize("noise", [NOISE_PRESETS["low"], GaussianNoise(0.1)], ids=["transmission", "gaussian"])
 def test_an_item_has_its_noise_whatever_the_batch(noise):
     ideal = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(0))
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]

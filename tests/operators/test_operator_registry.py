@@ -31,9 +31,7 @@ def test_every_name_builds_an_operator_of_the_grid(name):
 
 
 def test_scan_options_reach_the_scan():
-    operator = build_operator(
-        "fan-curved", (128, 160), 3.0, views=30, arc_deg=200, start_deg=5, detector_count=99
-    )
+    operator = build_operator("fan-curved", (128, 160), 3.0, views=30, arc_deg=200, start_deg=5, detector_count=99)
     assert isinstance(operator, CTOperator)
     assert operator.measurement_shape == (30, 99)
 

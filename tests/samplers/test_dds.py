@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from klip_engine.errors import UsageError
 from klip_engine.operators import Identity, build_operator
 from klip_engine.samplers import DDS, ItemNoise, Measurement, ancestral_step, build_sampler
 from klip_engine.samplers.dds import proximal_data_step
-from klip_engine.errors import UsageError
 from tests.conftest import GaussianPrior
 
 SHAPE = (8, 10)

@@ -46,10 +46,7 @@ def test_integral_over_all_levels_is_the_kl_divergence_identity():
     posterior_variance = 1 / (1 / 0.25 + 1 / 0.09)
     posterior_mean = posterior_variance * y / 0.09
     per_pixel = 0.5 * (
-        posterior_variance / 0.25
-        + posterior_mean**2 / 0.25
-        - 1
-        + math.log(0.25 / posterior_variance)
+        posterior_variance / 0.25 + posterior_mean**2 / 0.25 - 1 + math.log(0.25 / posterior_variance)
     )
     assert float(density.sum()) == pytest.approx(float(per_pixel.sum()), rel=0.02)
     # For independent pixels each pixel carries its own divergence.
@@ -113,7 +110,7 @@ def test_tiles_sum_to_the_whole_and_sliding_blocks_are_means():
 def test_accumulated_size_does_not_grow_with_steps_or_samples():
     sizes = set()
     for steps, samples in ((5, 2), (50, 2), (5, 20)):
-        levels = [2.0 ** -n for n in range(steps)]
+        levels = [2.0**-n for n in range(steps)]
         accumulator = KlipAccumulator([ScoreTerm()], levels, 3, samples)
         zero = torch.zeros(3 * samples, 1, *SHAPE)
         for level in levels:

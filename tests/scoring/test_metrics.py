@@ -1,4 +1,4 @@
-"""Metrics against their definitions, and the published scoring recipe against vectors from the published code."""
+"""Metrics against their definitions, the published scoring recipe against vectors from the published code."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_counting_half(
 
 @settings(max_examples=100, deadline=None)
 @given(few_levels, few_levels)
-def test_average_precision_is_the_sum_of_precision_times_gain_in_recall_over_the_thresholds(
-    positive, negative
-):
+def test_average_precision_is_the_sum_of_precision_times_gain_in_recall_over_the_thresholds(positive, negative):
     total, recall = 0.0, 0.0
     for threshold in sorted(set(positive) | set(negative), reverse=True):
         found = sum(p >= threshold for p in positive)
@@ -93,9 +91,7 @@ def test_the_dataset_level_compares_the_highest_block_of_each_image():
     anomalous = [np.array([[3.0, 0.0]])]
     body = np.array([[True, False]])
     assert dataset_level_auroc(healthy, anomalous) == 0.5
-    assert (
-        dataset_level_auroc(healthy, anomalous, healthy_bodies=[body, body], anomalous_bodies=[body]) == 1.0
-    )
+    assert dataset_level_auroc(healthy, anomalous, healthy_bodies=[body, body], anomalous_bodies=[body]) == 1.0
 
 
 @pytest.mark.parametrize("setting", EXPECTED_AUROC)

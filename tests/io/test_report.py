@@ -1,0 +1,205 @@
+"""The report is one well-formed page that says what was found and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klip_engine.detection import NOTICE, Detection
+from klip_engine.io import png_bytes, render_report
+from klip_engine.io.report_pictures import LUNG, SOFT_TISSUE, picture_rows, score_rgb
+from klip_engine.volume import CTVolume, Geometry
+
+VOID = {"meta", "img", "br", "line", "circle", "rect", "stop", "polyline"}
+
+
+class Balance(HTMLParser):
+    """Checks that every tag that opens also closes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.links += [v for k, v in attrs if k == "href" and v]
+        self.attributes += attrs
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(html: str) -> Balance:
+    parser = Balance()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+@pytest.mark.parametrize("findings", [0, 1, 2, 30])
+@pytest.mark.parametrize("p_value", [None, 0.01])
+def test_page_is_well_formed_and_self_contained(
+    detection_with: Callable[..., Detection], findings: int, p_value: float | None
+) -> None:
+    html = render_report(detection_with(findings=findings, p_value=p_value))
+    page = parsed(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert not re.search(r"https?:|//[a-z]|@import|<script|url\((?!#)", html)
+    assert all((v or "").startswith("data:image/png") for k, v in page.attributes if k == "src")
+    assert html.count("<article") == min(max(findings, 1), 8)
+
+
+def test_notice_and_summary_come_first(detection: Detection) -> None:
+    html = render_report(detection)
+    assert html.index(NOTICE) < html.index("2 suspicious regions in 2 of 6 slices") < html.index("<svg")
+    assert "about 5 % of the slices" in html
+    assert "above 1.50 are marked" in html
+
+
+def test_nothing_found_is_said_plainly(detection_with: Callable[..., Detection]) -> None:
+    html = render_report(detection_with(findings=0))
+    assert "Nothing in 6 slices scores above the threshold of 1.50" in html
+    assert "does not mean that the scan is normal" in html
+    assert "Overlay" not in html
+
+
+def test_unknown_p_values_and_rates_are_said(detection_with: Callable[..., Detection]) -> None:
+    html = render_report(detection_with(p_value=None, settings={}))
+    assert "<td>unknown</td>" in html
+    assert "no rate of false alarms is known" in html
+    assert "None" not in html
+
+
+def test_every_text_is_escaped(detection: Detection) -> None:
+    attack = "<script>alert('x')</script> & \"quotes\""
+    html = render_report(
+        replace(
+            detection,
+            notices=(attack,),
+            prior={"name": attack},
+            settings={attack: attack},
+            input={"file": attack},
+        )
+    )
+    parsed(html)
+    assert "<script" not in html
+    assert unescape(html).count(attack) == 5
+
+
+def test_settings_are_folded_and_complete(detection: Detection) -> None:
+    html = render_report(detection)
+    details = html[html.index("<details>") :]
+    for text in ("sampling.steps", "network_evaluations", "240", "ab12", "NRRD"):
+        assert text in details
+
+
+def test_page_without_finite_scores_or_threshold_renders(detection: Detection) -> None:
+    broken = replace(
+        detection,
+        threshold=float("nan"),
+        slices=tuple(replace(s, score=float("nan")) for s in detection.slices),
+    )
+    html = render_report(broken)
+    parsed(html)
+    assert ">nan<" not in html
+
+
+def test_single_slice_renders(detection_with: Callable[..., Detection]) -> None:
+    detection = detection_with(findings=1)
+    working = detection.working
+    first = {
+        name: getattr(working, name)[:1] for name in ("measured", "reconstruction", "score", "regions", "body")
+    }
+    size = (*working.geometry.size[:2], 1)
+    working = replace(working, geometry=replace(working.geometry, size=size), **first)
+    parsed(render_report(replace(detection, working=working, slices=detection.slices[:1])))
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_png_bytes_keep_every_pixel() -> None:
+    for shape in ((5, 7), (5, 7, 3)):
+        pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        assert np.array_equal(decoded(png_bytes(pixels)), pixels)
+
+
+def test_pictures_lie_in_the_page(detection: Detection) -> None:
+    html = render_report(detection)
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    assert len(sources) == 8
+    assert all(decoded(base64.b64decode(s)).shape[:2] > (50, 50) for s in sources)
+
+
+def marked(detection: Detection, flip: np.ndarray) -> Detection:
+    """The detection with a source of air but for a bright ball at the patient's left back."""
+    axes = flip @ np.eye(3)
+    source = detection.geometry
+    centre = np.array(detection.findings[0].centroid_lps_mm)
+    corner = centre - axes @ np.array([199.0, 199.0, 10.0])
+    geometry = Geometry((200, 200, 6), (2.0, 2.0, 4.0), tuple(corner), tuple(axes.ravel()))  # type: ignore[arg-type]
+    z, y, x = np.indices((6, 200, 200))
+    lps = geometry.to_lps(np.stack([x, y, z], axis=-1))
+    ball = np.linalg.norm((lps - centre - np.array([40.0, 25.0, 0.0]))[..., :2], axis=-1) < 12
+    hu = np.where(ball, 500, -1000).astype(np.float32)
+    assert source is not None
+    return replace(detection, source=CTVolume(hu, geometry))
+
+
+@pytest.mark.parametrize("flip", [np.diag([1.0, 1.0, 1.0]), np.diag([-1.0, -1.0, 1.0]), np.diag([1.0, -1.0, -1.0])])
+def test_patient_left_is_on_the_right_and_back_is_below(
+    detection_with: Callable[..., Detection], flip: np.ndarray
+) -> None:
+    detection = marked(detection_with(findings=1), flip)
+    row = picture_rows(detection, [1])[0]
+    pictures = {p.caption: decoded(p.png) for p in row.pictures}
+    bright_y, bright_x = np.argwhere(pictures["Input"] > 200).mean(axis=0)
+    score_y, score_x = np.argwhere(pictures["Score"].sum(axis=-1) > 500).mean(axis=0)
+    assert bright_x - score_x == pytest.approx(40, abs=1.0)  # mm, to the patient's left
+    assert bright_y - score_y == pytest.approx(25, abs=1.0)  # mm, to the back
+    assert row.width_mm == pictures["Input"].shape[1]
+
+
+def test_window_follows_the_tissue_of_the_region(detection: Detection) -> None:
+    soft = np.full_like(detection.working.measured, 40.0)
+    lung = np.full_like(detection.working.measured, -800.0)
+    for measured, window in ((soft, SOFT_TISSUE), (lung, LUNG)):
+        changed = replace(detection, working=replace(detection.working, measured=measured))
+        assert picture_rows(changed, [1])[0].window is window
+
+
+def test_colour_scale_gets_steadily_lighter() -> None:
+    rgb = score_rgb(np.linspace(0, 1, 256, dtype=np.float32), 1.0) / 255.0
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
+    steps = np.diff(lightness)
+    assert (steps > -0.05).all()
+    assert steps.std() < 0.35 * steps.mean()
+
+
+def test_report_is_written_as_utf8(tmp_path: Path, detection: Detection) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_report(detection), encoding="utf-8")
+    assert "−" in path.read_text(encoding="utf-8")

@@ -1,0 +1,111 @@
+"""What is usual, and what is marked because it is not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from klip_engine.errors import PriorError
+from klip_engine.scoring.null import find_null, null_from_scores, settings_key
+from klip_engine.scoring.regions import find_regions
+from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
+
+
+def test_the_threshold_keeps_the_rate_of_false_alarms():
+    """On fresh draws of the same distribution the share above the threshold is at most the rate, about."""
+    rng = np.random.default_rng(0)
+    for rate in (0.01, 0.05, 0.2):
+        shares = []
+        for _ in range(200):
+            null = null_from_scores(rng.gumbel(size=300), [1.0], {})
+            shares.append((rng.gumbel(size=300) > null.threshold(rate)).mean())
+        assert 0.6 * rate < np.mean(shares) <= 1.1 * rate
+
+
+def test_what_is_above_the_threshold_has_a_p_value_within_the_rate_and_what_is_not_has_not():
+    null = null_from_scores(np.arange(99), [1.0], {})
+    for rate in (0.01, 0.013, 0.05, 0.5, 0.99):
+        threshold = null.threshold(rate)
+        assert null.p_value(threshold + 1e-9) <= rate
+        assert null.p_value(threshold) > rate
+    assert null.p_value(1e9) == 0.01
+    assert null.p_value(-1e9) == 1.0
+
+
+def test_a_rate_finer_than_the_null_gets_its_highest_score():
+    null = null_from_scores(np.arange(50), [1.0], {})
+    assert null.threshold(1e-6) == 49
+    assert null.finest_rate == pytest.approx(1 / 51)
+
+
+def test_a_null_is_kept_under_its_settings_and_only_found_for_them(tmp_path):
+    settings = {"prior": "abc", "score": {"window": [0.1, "infinity"]}}
+    null = null_from_scores([3.0, 1.0, 2.0], [0.5, 2.0], settings)
+    path = null.save(tmp_path / "null")
+    assert path.name == f"{settings_key(settings)}.json"
+    assert find_null([tmp_path / "nowhere", tmp_path / "null"], settings) == null
+    assert find_null([tmp_path / "null"], settings | {"prior": "abd"}) is None
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": "klip-null/1"}', '{"schema": "other"}'])
+def test_a_damaged_null_gives_a_sentence(tmp_path, content):
+    settings = {"prior": "abc"}
+    path = null_from_scores([1.0], [1.0], settings).save(tmp_path)
+    path.write_text(content)
+    with pytest.raises(PriorError, match="damaged.*calibrate again"):
+        find_null([tmp_path], settings)
+
+
+def test_a_null_without_finite_scores_is_refused(tmp_path):
+    path = null_from_scores([1.0], [1.0], {}).save(tmp_path)
+    record = json.loads(path.read_text()) | {"maxima": [float("nan")]}
+    path.write_text(json.dumps(record))
+    with pytest.raises(PriorError):
+        find_null([tmp_path], {})
+
+
+def test_regions_are_the_components_scipy_finds_strongest_first():
+    rng = np.random.default_rng(4)
+    score = ndimage.gaussian_filter(rng.normal(size=(6, 40, 50)), 1.5).astype(np.float32)
+    body = np.ones(score.shape, bool)
+    body[:, :, :8] = False
+    threshold = float(np.quantile(score, 0.95))
+    labels, regions = find_regions(score, body, threshold)
+    mask = (score > threshold) & body
+    expected, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    assert len(regions) == count > 3
+    assert np.array_equal(labels > 0, mask)
+    assert [r.score for r in regions] == sorted((r.score for r in regions), reverse=True)
+    for region in regions:
+        same = labels == region.label
+        assert len(np.unique(expected[same])) == 1
+        z, y, x = (np.average(axis, weights=score[same]) for axis in np.nonzero(same))
+        np.testing.assert_allclose(region.centroid, (x, y, z), rtol=1e-5)
+        assert region.voxels == same.sum()
+        assert region.score == score[same].max()
+        assert (region.first_slice, region.last_slice) == tuple(np.nonzero(same)[0][[0, -1]])
+
+
+def test_no_region_gives_an_empty_map():
+    labels, regions = find_regions(np.zeros((2, 3, 4), np.float32), np.ones((2, 3, 4), bool), 0.5)
+    assert regions == []
+    assert labels.dtype == np.uint16
+    assert not labels.any()
+
+
+def test_block_sizes_are_brought_to_one_scale():
+    density = torch.zeros(5, 30, 30)
+    density[:, 10, 10] = torch.arange(1.0, 6)  # a point: strong for small blocks, weak for large ones
+    body = np.ones((5, 30, 30), bool)
+    maps = block_maps(density, [1, 5])
+    scales = block_scales(maps, body)
+    np.testing.assert_allclose(scales, [3, 3 / 25], rtol=1e-5)
+    score = combine_blocks(maps, scales)
+    np.testing.assert_allclose(slice_maxima(score, body), np.arange(1, 6) / 3, rtol=1e-5)
+    body[:, 10, 10] = False
+    np.testing.assert_allclose(slice_maxima(combine_blocks(maps[:1], scales[:1]), body), 0)

@@ -1,0 +1,153 @@
+"""Training: data in, prior out; what is resumed continues; what is healthy is what the table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from klip_engine.errors import Cancelled, InputError, UsageError
+from klip_engine.priors import load_prior
+from klip_engine.priors.network import NetworkConfig
+from klip_engine.training.augmentation import Augmentation, augment
+from klip_engine.training.command import TrainingJob, run_training
+from klip_engine.training.dataset import find_sources, load_slices, read_manifest
+from klip_engine.training.trainer import TrainingSettings, train
+from klip_engine.volume import Geometry, WorkingGrid
+from tests.conftest import torso
+
+GRID = WorkingGrid((48, 64), 8.0)
+TINY = NetworkConfig((16, 16), (1, 1), (False, False), 8, 8)
+
+
+@pytest.fixture
+def ct_files(tmp_path: Path) -> Path:
+    for number in range(3):
+        geometry = Geometry((120, 96, 6), (4.0, 4.0, 5.0))
+        hu = torso(6, seed=number).astype(np.int16)
+        sitk.WriteImage(geometry.image(hu), tmp_path / f"patient{number}.nrrd")
+    table = "file,patient,slices\n" + "".join(
+        f"patient{n}.nrrd,P{n},{ranges}\n" for n, ranges in enumerate(['"0-1, 4-5"', "all", "2-3"])
+    )
+    (tmp_path / "table.csv").write_text(table)
+    return tmp_path
+
+
+def _settings(**changes) -> TrainingSettings:
+    return TrainingSettings(**({"images": 32, "batch_size": 8, "network": TINY, "seed": 1} | changes))
+
+
+def test_only_healthy_slices_of_patients_not_excluded_are_read(ct_files):
+    data = load_slices(find_sources([ct_files / "table.csv"], exclude=["P1"]), GRID)
+    assert data.patients == ("P0",) * 4 + ("P2",) * 2
+    assert data.hu.shape == (6, 1, 96, 128)
+    assert float(data.body.float().mean()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,slices\na.nrrd,5-2\n", "line 2.*not a range"),
+        ("file,slices\na.nrrd,first\n", "line 2.*not a range"),
+        ("name,slices\na.nrrd,all\n", "line 2.*'file'"),
+    ],
+)
+def test_a_wrong_table_is_answered_with_its_line(tmp_path, text, sentence):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_manifest(tmp_path / "table.csv")
+
+
+def test_no_data_is_a_usage_error(ct_files):
+    with pytest.raises(UsageError, match="no training data"):
+        find_sources([ct_files / "table.csv"], exclude=["P0", "P1", "P2"])
+
+
+def test_augmentation_without_ranges_is_the_area_mean_without_the_table():
+    hu = torch.full((1, 1, 8, 8), 500.0)
+    body = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    body[..., :, :4] = True
+    out = augment(hu, body, 1.0, 2, Augmentation(0, 0, 0, 0, 0), torch.Generator().manual_seed(0))
+    assert out.shape == (1, 1, 4, 4)
+    torch.testing.assert_close(out[..., :2], torch.full((1, 1, 4, 2), 0.5))
+    torch.testing.assert_close(out[..., 2:], torch.full((1, 1, 4, 2), -1.0))
+
+
+def test_augmentation_rotates_in_millimetres():
+    """A disc stays a disc of the same size on a grid that is not square."""
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(160.0), indexing="ij")
+    disc = ((rows - 47.5) ** 2 + (columns - 79.5) ** 2 < 30**2)[None, None]
+    hu = torch.where(disc, 0.0, -1000.0)
+    settings = Augmentation(90.0, 0, 0, 0, 1.0)
+    for seed in range(3):
+        out = augment(hu, disc, 1.0, 2, settings, torch.Generator().manual_seed(seed)) > -0.5
+        torch.testing.assert_close(out.sum().float(), (disc.sum() / 4).float(), rtol=0.02, atol=0)
+        rows_hit, columns_hit = out[0, 0].any(1).sum(), out[0, 0].any(0).sum()
+        assert abs(int(rows_hit) - int(columns_hit)) <= 1
+
+
+def test_training_lowers_the_loss_and_writes_a_bundle_that_loads(ct_files):
+    told: list[tuple[str, int, int]] = []
+    job = TrainingJob(
+        data=(ct_files / "table.csv",),
+        validation=(ct_files / "patient2.nrrd",),
+        exclude=("P2",),
+        bundle=ct_files / "prior",
+        grid=GRID,
+        settings=_settings(images=320, learning_rate=5e-3),
+        note="Data: synthetic.",
+    )
+    run_training(job, lambda *event: told.append(event), lambda: False)
+    prior = load_prior(ct_files / "prior")
+    assert prior.training["patients"] == 2
+    assert prior.training["validation_patients"] == ["patient2"]
+    assert prior.training["images_seen"] == 320
+    assert prior.training["validation_error"]["1"] < 0.7  # 1 = untrained
+    card = (ct_files / "prior" / "docs" / "README.md").read_text()
+    assert "10 slices of 2 patients" in card
+    assert "Data: synthetic." in card
+    assert (ct_files / "prior" / "training" / "progress.png").stat().st_size > 10_000
+    history = [json.loads(line) for line in (ct_files / "prior" / "training" / "history.jsonl").open()]
+    assert history[-1]["validation"]
+    assert told[-1] == ("training (permille)", 1000, 1000)
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(ct_files):
+    data = load_slices(find_sources([ct_files / "table.csv"]), GRID)
+    whole = train(data, GRID, ct_files / "whole", _settings())
+    steps = iter(range(100))
+    train(data, GRID, ct_files / "parts", _settings(), cancelled=lambda: next(steps) >= 1)
+    broken = torch.load(ct_files / "parts" / "checkpoint.pt", weights_only=True)
+    assert broken["counters"][0] == 16  # stopped after two of four batches
+    resumed = train(data, GRID, ct_files / "parts", _settings(), resume=True)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_an_existing_run_is_not_overwritten_and_needs_the_same_network(ct_files):
+    data = load_slices(find_sources([ct_files / "patient1.nrrd"]), GRID)
+    train(data, GRID, ct_files / "run", _settings(images=8))
+    with pytest.raises(UsageError, match="resume"):
+        train(data, GRID, ct_files / "run", _settings(images=8))
+    other = NetworkConfig((16, 32), (1, 1), (False, False), 8, 8)
+    with pytest.raises(InputError, match="not a checkpoint of this network"):
+        train(data, GRID, ct_files / "run", _settings(images=8, network=other), resume=True)
+
+
+def test_a_stopped_job_says_how_to_continue(ct_files):
+    job = TrainingJob((ct_files / "patient1.nrrd",), ct_files / "prior", GRID, _settings())
+    with pytest.raises(Cancelled, match="--resume"):
+        run_training(job, lambda *_: None, lambda: True)
+    assert (ct_files / "prior" / "training" / "checkpoint.pt").exists()
+    assert not (ct_files / "prior" / "configs").exists()
+
+
+def test_the_length_must_be_given_once(ct_files):
+    data = load_slices(find_sources([ct_files / "patient1.nrrd"]), GRID)
+    for settings in (_settings(images=None), _settings(minutes=1.0)):
+        with pytest.raises(UsageError, match="minutes or images"):
+            train(data, GRID, ct_files / "run", settings)
