@@ -90,7 +90,7 @@ class Detection:
     @cached_property
     def reconstruction(self) -> npt.NDArray[np.int16]:
         """Posterior mean in HU, int16 [z, y, x] on `geometry`; air outside the working grid."""
-        rounded = np.rint(self.working.reconstruction).astype(np.int16)
+        rounded = np.rint(self.working.reconstruction.clip(-32768, 32767)).astype(np.int16)
         return from_working_grid(rounded, self.working.geometry, self.geometry, outside=AIR_HU)
 
     @cached_property

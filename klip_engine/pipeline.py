@@ -39,8 +39,8 @@ def detect(
     """Find what does not belong in a CT.
 
     source: a volume file, DICOM file or folder, a `CTVolume`, or what `read_ct` returned; prior: a built-in
-    name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for `choose_settings` (operator, views,
-    steps, samples, score, false_alarms, device, seed, preset, ...).
+    name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
+    `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
     Raises InputError, UsageError, Cancelled or ResourceError; writes nothing but the null distribution of new
     settings, in the user's cache (see `klip_engine.io.write_results` for the results).

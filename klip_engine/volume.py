@@ -305,11 +305,10 @@ def _lowest(geometry: Geometry, slab: tuple[int, int]) -> float:
 
 def _centred_window(body: BoolArray, shape: tuple[int, int]) -> tuple[int, int]:
     """First column and row of the grid on the canvas: centred on the median bounding box of the body."""
-    columns, rows = body.any(axis=1), body.any(axis=2)
-    return _centred_start(columns, shape[1]), _centred_start(rows, shape[0])
+    return _centred_start(np.any(body, axis=1), shape[1]), _centred_start(np.any(body, axis=2), shape[0])
 
 
-def _centred_start(profiles: BoolArray, length: int) -> int:
+def _centred_start(profiles: npt.NDArray[Any], length: int) -> int:
     """Start of an interval of `length` centred on the median of the middles of the profiles [slice, position]."""
     occupied = [np.flatnonzero(profile) for profile in profiles]
     middles = [(int(places[0]) + int(places[-1])) / 2 for places in occupied if places.size]

@@ -251,7 +251,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _place(finding: Finding) -> str:
     x, y, z = (_number(v, 0) for v in finding.centroid_lps_mm)
-    return f"x {x}, y {y}, z {z} mm"
+    return f"x\u00a0{x}, y\u00a0{y}, z\u00a0{z}\u00a0mm"
 
 
 def _slices(finding: Finding) -> str:

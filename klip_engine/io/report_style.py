@@ -57,7 +57,8 @@ figcaption { margin-top: 4px; text-align: center; }
 .left { right: 5px; top: calc(50% - 6px); }
 .front { top: 5px; left: calc(50% - 4px); }
 .back { bottom: 5px; left: calc(50% - 4px); }
-.scale { left: 6px; bottom: 6px; padding-bottom: 3px; border-bottom: 2px solid #d9dee4; text-align: center; }
+.scale { left: 6px; bottom: 6px; padding-bottom: 3px; border-bottom: 2px solid #d9dee4; text-align: center;
+  white-space: nowrap; }
 details { margin-top: 32px; }
 details h3 { margin: 16px 0 4px; }
 summary { cursor: pointer; font-weight: 600; }

@@ -12,6 +12,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
     XRayRadiationDoseSRStorage,
     generate_uid,
 )
@@ -116,6 +117,14 @@ def write_series(
 def write_dose_report(path: Path) -> None:
     """A structured report: DICOM without pixels."""
     blank(XRayRadiationDoseSRStorage, modality="SR").save_as(path)
+
+
+def write_directory_index(path: Path) -> None:
+    """A DICOMDIR (PS3.3 F.3): file meta information and directory records, no image."""
+    dataset = blank(MediaStorageDirectoryStorage)
+    dataset.clear()
+    dataset.FileSetID = "DISC"
+    dataset.save_as(path)
 
 
 def write_enhanced(path: Path, hu: np.ndarray, positions: np.ndarray, order: Sequence[int]) -> None:

@@ -20,6 +20,12 @@ def write_result(out: Path, extra: str = "") -> None:
         (folder / "findings.json").write_text(RESULT + extra)
 
 
+def write_half(out: Path, error: type[BaseException]) -> None:
+    with results_folder(out) as folder:
+        (folder / "findings.json").write_text("half")
+        raise error
+
+
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
@@ -67,9 +73,8 @@ def test_any_exception_leaves_everything_as_it_was(
     out = tmp_path / "deep" / "out"
     if had_result:
         write_result(out)
-    with pytest.raises(error), results_folder(out) as folder:
-        (folder / "findings.json").write_text("half")
-        raise error
+    with pytest.raises(error):
+        write_half(out, error)
     if had_result:
         assert (out / "findings.json").read_text() == RESULT
         assert names(tmp_path / "deep") == ["out"]

@@ -30,6 +30,7 @@ from .dicom_files import (
     blank,
     ct_values,
     straight_positions,
+    write_directory_index,
     write_dose_report,
     write_series,
 )
@@ -204,6 +205,11 @@ def test_only_localizers(tmp_path: Path) -> None:
 def test_only_a_dose_report(tmp_path: Path) -> None:
     write_dose_report(tmp_path / "dose.dcm")
     assert "DICOM without images" in refusal(tmp_path / "dose.dcm")
+
+
+def test_directory_index_instead_of_its_folder(tmp_path: Path) -> None:
+    write_directory_index(tmp_path / "DICOMDIR")
+    assert "give the folder it lies in" in refusal(tmp_path / "DICOMDIR")
 
 
 @pytest.mark.parametrize(("sop_class", "modality"), [(MRImageStorage, "MR"), (SecondaryCaptureImageStorage, "CT")])

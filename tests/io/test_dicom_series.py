@@ -22,6 +22,7 @@ from .dicom_files import (
     ct_values,
     oblique,
     straight_positions,
+    write_directory_index,
     write_dose_report,
     write_enhanced,
     write_series,
@@ -101,8 +102,11 @@ def test_folders_are_read_recursively_and_other_files_ignored(tmp_path: Path) ->
     write_series(tmp_path / "a", hu[:3], positions[:3], series=uid)
     write_series(tmp_path / "b" / "c", hu[3:], positions[3:], series=uid, names=["x", "y", "z"])
     (tmp_path / "readme.txt").write_text("not DICOM")
+    write_directory_index(tmp_path / "DICOMDIR")
     (tmp_path / ".hidden.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    assert np.array_equal(read_ct(tmp_path).volume.hu, hu)
+    loaded = read_ct(tmp_path)
+    assert np.array_equal(loaded.volume.hu, hu)
+    assert loaded.notices == ()
 
 
 def test_rescale_is_applied_slice_by_slice(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""A prior whose behaviour is known: an untrained network is the Wiener filter of N(mean, variance)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from klip_engine.priors import save_bundle
+from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.volume import WorkingGrid
+
+GRID = WorkingGrid((80, 96), 5.0, 3.0)
+NETWORK = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("priors") / "wiener"
+    save_bundle(
+        folder,
+        build_denoiser(NETWORK, GRID.shape),
+        GRID,
+        NETWORK.monai_arguments(),
+        training={"patients": 0},
+        model_card="# wiener\n",
+        description="a Gaussian prior",
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> Path:
+    """Tests neither read nor write the user's cache; they share one of their own."""
+    folder = Path(tmp_path_factory.getbasetemp()) / "klip-cache"
+    monkeypatch.setenv("KLIP_CACHE", str(folder))
+    return folder

@@ -1,0 +1,181 @@
+"""The whole call on synthetic CT with a Gaussian prior: geometry, determinism, cancel, honesty about the null."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import klip_engine
+from klip_engine.errors import Cancelled, ResourceError, UsageError
+from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
+from klip_engine.settings import PRESETS, choose_settings
+from klip_engine.volume import CTVolume, Geometry
+from tests.conftest import torso
+
+QUICK = {"steps": 6, "samples": 2, "score": "klip", "false_alarms": 0.05}
+AXIAL = Geometry((120, 96, 5), (4.0, 4.0, 5.0), (-240, -190, 33))
+
+
+def _axial() -> CTVolume:
+    hu = torso(5)
+    hu[2, 46:50, 58:62] = 1800
+    return CTVolume(hu, AXIAL)
+
+
+def _oblique(lesion_lps: np.ndarray) -> CTVolume:
+    """A torso as an ellipsoid, in an oblique anisotropic grid, with a dense ball at a known LPS point."""
+    angle, tilt = np.radians(20), np.radians(-12)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    lean = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    geometry = Geometry((110, 90, 30), (3.1, 3.7, 5.3), (20.0, -400.0, 88.0), tuple((turn @ lean).ravel()))
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in geometry.size], indexing="ij"), axis=-1)
+    points = geometry.to_lps(index)
+    centre = geometry.to_lps((54.5, 44.5, 14.5))
+    body = (((points - centre) / np.array([150, 120, 400])) ** 2).sum(-1) < 1
+    hu = np.where(body, 40.0, -1000.0)
+    hu[((points - centre - lesion_lps) ** 2).sum(-1) < 14**2] = 1500
+    return CTVolume(hu.T.astype(np.float32), geometry), centre + lesion_lps
+
+
+def test_a_dense_ball_is_found_where_it_lies_in_an_oblique_anisotropic_volume(prior):
+    volume, lesion = _oblique(np.array([40.0, -25.0, 12.0]))
+    detection = detect(volume, prior, **QUICK)
+    assert detection.findings, "nothing was found"
+    first = detection.findings[0]
+    distance = np.linalg.norm(np.array(first.centroid_lps_mm) - lesion)
+    assert distance <= 5.0, f"{distance:.1f} mm away; a working pixel is 5 mm"
+    # Everything comes back in the input's own grid, and the label map shows the finding at the same place.
+    assert detection.geometry == volume.geometry
+    for array in (detection.reconstruction, detection.score, detection.regions):
+        assert array.shape == volume.hu.shape
+    x, y, z = np.rint(volume.geometry.to_index(lesion)).astype(int)
+    assert detection.regions[z, y, x] == first.label
+    labelled = np.argwhere(detection.regions == first.label)[:, ::-1]
+    assert np.linalg.norm(volume.geometry.to_lps(labelled).mean(axis=0) - lesion) <= 5.0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(prior):
+    first, second = (detect(_axial(), prior, **QUICK, seed=3) for _ in range(2))
+    assert np.array_equal(first.score, second.score)
+    assert np.array_equal(first.reconstruction, second.reconstruction)
+    assert first.findings == second.findings
+    other = detect(_axial(), prior, **QUICK, seed=4)
+    assert not np.array_equal(first.score, other.score)
+
+
+@pytest.mark.parametrize("operator", ["identity", "parallel"])
+def test_batch_size_and_neighbouring_slices_do_not_change_the_result(prior, operator):
+    results = [detect(_axial(), prior, **QUICK, operator=operator, batch_slices=size) for size in (1, 2, 5)]
+    for other in results[1:]:
+        assert np.array_equal(results[0].regions, other.regions)
+        np.testing.assert_allclose(results[0].score, other.score, rtol=1e-3, atol=1e-6)
+
+
+def test_the_cost_is_what_was_asked_for(prior):
+    told = []
+    detection = detect(_axial(), prior, **QUICK, progress=lambda *event: told.append(event))
+    assert detection.timing["network_evaluations"] == 5 * 2 * 6
+    reconstructing = [event for event in told if event[0] == "reconstructing"]
+    assert reconstructing[-1] == ("reconstructing", 60, 60)
+    assert [event[1] for event in reconstructing] == sorted(event[1] for event in reconstructing)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_no_preset_takes_more_than_25_evaluations_per_sample(preset):
+    assert PRESETS[preset].sampling.steps <= 25
+
+
+def test_a_new_setting_gets_its_own_null_once_and_says_so(prior, own_cache):
+    told = []
+    settings = QUICK | {"steps": 7}
+    first = detect(_axial(), prior, **settings, progress=lambda *event: told.append(event))
+    assert any("No null distribution was known" in notice for notice in first.notices)
+    assert ("drawing healthy slices", NULL_SLICES_ON_DEMAND, NULL_SLICES_ON_DEMAND) in told
+    second = detect(_axial(), prior, **settings)
+    assert not any("No null distribution" in notice for notice in second.notices)
+    assert second.findings == first.findings
+
+
+def test_a_rate_the_null_cannot_resolve_is_said(prior):
+    detection = detect(_axial(), prior, **(QUICK | {"false_alarms": 1e-5}))
+    assert any("cannot tell rates of false alarms below" in notice for notice in detection.notices)
+
+
+def test_fewer_false_alarms_mark_less(prior):
+    loose = detect(_axial(), prior, **(QUICK | {"false_alarms": 0.5}))
+    strict = detect(_axial(), prior, **(QUICK | {"false_alarms": 0.02}))
+    assert strict.threshold > loose.threshold
+    assert not ((strict.regions > 0) & (loose.regions == 0)).any()
+
+
+def test_findings_and_slices_agree_with_the_maps(prior):
+    detection = detect(_axial(), prior, **QUICK)
+    working = detection.working
+    assert [s.index for s in detection.slices] == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose([s.position_mm for s in detection.slices], [33, 38, 43, 48, 53])
+    for number, one in enumerate(detection.slices):
+        assert one.score == pytest.approx(float(working.score[number].max()))
+    for finding in detection.findings:
+        assert finding.score == pytest.approx(float(working.score[working.regions == finding.label].max()))
+        assert finding.p_value <= 0.05
+    assert not (working.regions[~working.body]).any()
+    assert detection.findings[0].slice_range == (2, 2)
+
+
+def test_cancel_stops_and_raises(prior):
+    calls = iter(range(100))
+    with pytest.raises(Cancelled):
+        detect(_axial(), prior, **QUICK, cancelled=lambda: next(calls) > 3)
+
+
+def test_memory_that_gives_out_is_a_resource_error(prior, monkeypatch):
+    import klip_engine.pipeline as pipeline
+
+    def exhausted(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "score_slices", exhausted)
+    with pytest.raises(ResourceError, match="batch_slices"):
+        detect(_axial(), prior, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ({"sampler": "magic"}, "no sampler is called 'magic'"),
+        ({"operator": "xray"}, "Unknown operator 'xray'"),
+        ({"score": "best"}, "no score is called 'best'"),
+        ({"preset": "slow"}, "no preset is called 'slow'"),
+        ({"device": "cuda:7"}, "not available"),
+        ({"false_alarms": 0.0}, "between 0 and 1"),
+        ({"steps": 1}, "at least 2 steps"),
+        ({"views": 24}, "has no views"),
+        ({"colour": "red"}, "unknown setting"),
+    ],
+)
+def test_wrong_choices_are_usage_errors_with_a_sentence(prior, choice, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        detect(_axial(), prior, **(QUICK | choice))
+
+
+def test_the_null_depends_on_everything_that_changes_scores_and_on_nothing_else():
+    base = choose_settings()
+    same = replace(base, seed=5, device="cpu", batch_slices=1, false_alarms=0.3)
+    assert base.null_settings("x") == same.null_settings("x")
+    for changed in (
+        choose_settings(operator="parallel"),
+        choose_settings(steps=10),
+        choose_settings(samples=1),
+        choose_settings(score="klip"),
+    ):
+        assert base.null_settings("x") != changed.null_settings("x")
+    assert base.null_settings("x") != base.null_settings("y")
+
+
+def test_the_public_names_are_there():
+    for name in klip_engine.__all__:
+        assert getattr(klip_engine, name) is not None
+    with pytest.raises(AttributeError):
+        _ = klip_engine.nonsense
