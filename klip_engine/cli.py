@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from klip_engine.console import ProgressStyle, Reporter, make_reporter, stop_on_signals
-from klip_engine.errors import Cancelled, KlipError, UsageError
+from klip_engine.errors import Cancelled, KlipError
 from klip_engine.version import __version__
 
 app = typer.Typer(
@@ -253,15 +251,8 @@ def version(
 
 
 def main() -> None:
-    """Entry point; turns every outcome into the exit code of the contract (docs/cli.md)."""
-    try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = Cancelled.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = UsageError.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point; leaves with the exit code of the contract (docs/cli.md)."""
+    app()
 
 
 def _run(work: Callable[[Reporter, Callable[[], bool]], None], style: ProgressStyle) -> None:

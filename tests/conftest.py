@@ -11,7 +11,7 @@ import torch
 
 from klip_engine.priors.base import PriorMean
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, on busy machines much more
 
 
 class GaussianPrior:

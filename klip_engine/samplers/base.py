@@ -35,6 +35,11 @@ class Measurement:
             variance = variance.repeat_interleave(samples, dim=0)
         return Measurement(self.operator, self.data.repeat_interleave(samples, dim=0), variance)
 
+    def double(self) -> Measurement:
+        """The same in double precision."""
+        variance = self.variance.double() if isinstance(self.variance, torch.Tensor) else self.variance
+        return Measurement(self.operator, self.data.double(), variance)
+
     def back_projection(self) -> torch.Tensor:
         """A^T V^-1 y."""
         return self.operator.adjoint(self.data / self.variance)

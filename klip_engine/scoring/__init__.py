@@ -1,0 +1,1 @@
+"""Scoring: KLIP densities, block maps, null distributions, regions and metrics."""

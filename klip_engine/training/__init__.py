@@ -1,0 +1,1 @@
+"""Training priors: healthy slices in, a bundle out."""

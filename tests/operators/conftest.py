@@ -30,3 +30,12 @@ def rng() -> torch.Generator:
 def _no_matrix_outlives_its_test():
     yield
     matrix_cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The products here are small: on a busy machine threads would wait for each other and little else."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -121,7 +121,8 @@ def test_findings_and_slices_agree_with_the_maps(prior):
         assert finding.score == pytest.approx(float(working.score[working.regions == finding.label].max()))
         assert finding.p_value <= 0.05
     assert not (working.regions[~working.body]).any()
-    assert detection.findings[0].slice_range == (2, 2)
+    first, last = detection.findings[0].slice_range
+    assert first <= 2 <= last  # the dense block is in slice 2
 
 
 def test_cancel_stops_and_raises(prior):

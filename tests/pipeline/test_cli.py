@@ -1,0 +1,309 @@
+"""The command line as other programs see it: exit codes, JSON lines, files written or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from pydicom.encaps import encapsulate
+
+from klip_engine import cli
+from klip_engine.volume import Geometry
+from tests.conftest import torso
+from tests.io.dicom_files import AXIAL, straight_positions, write_series
+
+QUICK = ["--steps", "6", "--samples", "2", "--score", "klip", "--batch-slices", "4"]
+
+
+def _run(capsys, *arguments: str) -> tuple[int, str, str]:
+    before = sys.argv
+    sys.argv = ["klip-engine", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        sys.argv = before
+    printed = capsys.readouterr()
+    return int(stop.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    hu = torso(4)
+    hu[2, 46:50, 58:62] = 1800
+    path = tmp_path / "ct.nrrd"
+    sitk.WriteImage(Geometry((120, 96, 4), (4.0, 4.0, 5.0)).image(hu.astype(np.int16)), path)
+    return path
+
+
+def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = _run(
+        capsys, "detect", ct, "-o", out, "--prior", prior, *QUICK, "--progress", "json", "--seed", "5"
+    )
+    assert code == 0
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert [e["event"] for e in events][0] == "start"
+    assert [e["event"] for e in events][-1] == "done"
+    assert {"start", "progress", "done"} == {e["event"] for e in events}
+    assert {p.name for p in out.iterdir()} == {
+        "reconstruction.nrrd", "klip.nrrd", "regions.nrrd", "findings.json", "findings.csv", "report.html",
+    }  # fmt: skip
+    findings = json.loads((out / "findings.json").read_text())
+    assert findings["schema"] == "klip-findings/1"
+    assert findings["settings"]["seed"] == 5
+    assert len(findings["findings"]) == events[-1]["findings"] >= 1
+    labels = sitk.ReadImage(out / "regions.nrrd")
+    assert labels.GetSize() == (120, 96, 4)
+    assert sitk.GetArrayFromImage(labels)[2, 48, 60] == 1
+
+
+def test_what_is_not_a_result_is_not_overwritten(capsys, ct, prior, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_text("years of work")
+    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK)
+    assert code == 2
+    assert "not empty" in err
+    assert (tmp_path / "out" / "thesis.docx").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--sampler", "magic"], "no sampler is called 'magic'"),
+        (["--operator", "xray"], "Unknown operator"),
+        (["--score", "best"], "no score is called 'best'"),
+        (["--false-alarms", "1.5"], "between 0 and 1"),
+        (["--device", "abacus"], "not available"),
+        (["--steps", "many"], "steps"),
+        (["--nonsense"], "nonsense"),
+    ],
+)
+def test_usage_errors_are_exit_code_2(capsys, ct, prior, tmp_path, arguments, sentence):
+    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *arguments)
+    assert code == 2
+    assert sentence in err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def _volume(path: Path, hu: np.ndarray, spacing=(4.0, 4.0, 5.0)) -> Path:
+    sitk.WriteImage(Geometry(hu.shape[::-1], spacing).image(hu), path)
+    return path
+
+
+def _text(folder: Path) -> Path:
+    (folder / "notes.nrrd").write_text("not an image")
+    return folder / "notes.nrrd"
+
+
+def _dicom(folder: Path, slices: list[int], edit=None) -> Path:
+    """A series with slices at the given multiples of 5 mm."""
+    positions = straight_positions(10, 5.0, AXIAL)[slices]
+    write_series(folder / "series", torso(len(slices)), positions, pixel_mm=(4.0, 4.0), edit=edit)
+    return folder / "series"
+
+
+def _set(**attributes):
+    """An edit of the third slice."""
+
+    def edit(dataset, k):
+        if k == 2:
+            for name, value in attributes.items():
+                setattr(dataset, name, value)
+
+    return edit
+
+
+def _unsupported_syntax(dataset, k):
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG-2 video
+    dataset.PixelData = encapsulate([b"\0" * 64])
+    dataset["PixelData"].is_undefined_length = True
+
+
+def _every(**attributes):
+    def edit(dataset, k):
+        for name, value in attributes.items():
+            setattr(dataset, name, value)
+
+    return edit
+
+
+def _nan(folder: Path) -> Path:
+    hu = torso(3)
+    hu[1, 5, 5] = np.nan
+    return _volume(folder / "nan.nrrd", hu)
+
+
+def _raw(folder: Path) -> Path:
+    return _volume(folder / "raw.nrrd", (torso(3) + 1024).clip(0).astype(np.int16))
+
+
+def _small(folder: Path) -> Path:
+    return _volume(folder / "small.nrrd", torso(3)[:, :20, :20])
+
+
+def _air(folder: Path) -> Path:
+    return _volume(folder / "air.nrrd", np.full((3, 64, 64), -1000, np.int16))
+
+
+def _projections(folder: Path) -> Path:
+    (folder / "scan.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    return folder / "scan.h5"
+
+
+BAD_INPUT = {
+    "no such file": (lambda folder: folder / "absent.nrrd", "absent.nrrd"),
+    "not an image": (_text, "notes.nrrd"),
+    "empty folder": (lambda folder: folder, ""),
+    "not CT": (lambda folder: _dicom(folder, [0, 1, 2], _every(Modality="MR")), "CT"),
+    "missing slice": (lambda folder: _dicom(folder, [0, 1, 2, 5, 6, 7]), "missing"),
+    "duplicate slice": (lambda folder: _dicom(folder, [0, 1, 2, 2, 3]), "duplicate"),
+    "uneven slices": (
+        lambda folder: _dicom(folder, [0, 1, 2, 3], _set(ImagePositionPatient=[-101.25, -87.5, 323.8])),
+        "spacing",
+    ),
+    "mixed pixel spacing": (
+        lambda folder: _dicom(folder, [0, 1, 2, 3], _set(PixelSpacing=[2.0, 2.0])),
+        "pixel spacing",
+    ),
+    "mixed orientation": (
+        lambda folder: _dicom(folder, [0, 1, 2, 3], _set(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])),
+        "orientation",
+    ),
+    "only localizers": (
+        lambda folder: _dicom(folder, [0, 1, 2], _every(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])),
+        "localizer",
+    ),
+    "gantry tilt that the positions contradict": (
+        lambda folder: _dicom(folder, [0, 1, 2, 3], _every(GantryDetectorTilt=15.0)),
+        "tilt",
+    ),
+    "unsupported transfer syntax": (lambda folder: _dicom(folder, [0, 1, 2], _unsupported_syntax), "syntax"),
+    "no rescale intercept": (
+        lambda folder: _dicom(folder, [0, 1, 2], lambda dataset, k: dataset.__delattr__("RescaleIntercept")),
+        "Hounsfield",
+    ),
+    "not a number": (_nan, "NaN"),
+    "raw values": (_raw, "Hounsfield"),
+    "too small": (_small, "32"),
+    "nothing in it": (_air, "not a CT"),
+    "projections without units": (_projections, "scan.h5"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+def test_bad_input_is_exit_code_3_one_sentence_and_no_files(capsys, prior, tmp_path, kind):
+    make, word = BAD_INPUT[kind]
+    (tmp_path / "in").mkdir()
+    source = make(tmp_path / "in")
+    code, out, err = _run(
+        capsys, "detect", source, "-o", tmp_path / "out", "--prior", prior, *QUICK, "--progress", "none"
+    )
+    assert code == 3, err
+    assert out == ""
+    assert err.startswith("klip-engine: ")
+    assert len(err.strip().splitlines()) == 1
+    assert word.lower() in err.lower()
+    assert "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_prior_of_another_schema_is_bad_input(capsys, ct, prior, tmp_path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(prior, other)
+    metadata = other / "configs" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace("klip-prior/1", "klip-prior/9"))
+    code, _, err = _run(
+        capsys, "detect", ct, "-o", tmp_path / "out", "--prior", other, *QUICK, "--progress", "none"
+    )
+    assert code == 3
+    assert "klip-prior/9" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_also_a_json_event(capsys, tmp_path):
+    code, out, _ = _run(capsys, "detect", tmp_path / "absent", "-o", tmp_path / "out", "--progress", "json")
+    event = json.loads(out.splitlines()[-1])
+    assert (code, event["event"], event["exit_code"]) == (3, "error", 3)
+
+
+def test_the_unexpected_is_exit_code_1_without_a_traceback(capsys, ct, prior, tmp_path, monkeypatch):
+    import klip_engine.pipeline as pipeline
+
+    monkeypatch.setattr(pipeline, "find_regions", lambda *_: 1 / 0)
+    code, _, err = _run(
+        capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK, "--progress", "none"
+    )
+    assert code == 1
+    assert "unexpected ZeroDivisionError" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 4), (signal.SIGINT, 4), (signal.SIGKILL, -9)])
+def test_a_run_stopped_in_the_middle_leaves_nothing(ct, prior, tmp_path, number, code):
+    """A slow run (many steps and samples) is signalled once it has begun to reconstruct."""
+    command = [
+        sys.executable, "-m", "klip_engine", "detect", str(ct), "-o", str(tmp_path / "out"), "--prior",
+        str(prior), "--steps", "400", "--samples", "16", "--batch-slices", "1", "--progress", "json",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("stage") == "reconstructing":
+            break
+    process.send_signal(number)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.stdout.close()
+    assert process.returncode == code
+    assert [p.name for p in tmp_path.iterdir()] == ["ct.nrrd"]
+
+
+def test_info_describes_a_ct_and_a_prior(capsys, ct, prior):
+    code, out, _ = _run(capsys, "info", ct)
+    assert code == 0
+    assert json.loads(out)["input"]["size"] == [120, 96, 4]
+    code, out, _ = _run(capsys, "info", prior)
+    assert code == 0
+    assert json.loads(out)["prior"]["name"] == "wiener"
+
+
+def test_calibrate_keeps_a_null_in_the_bundle_and_detect_uses_it(capsys, ct, prior, tmp_path):
+    import shutil
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(prior, bundle)
+    code, _, _ = _run(capsys, "calibrate", bundle, "--slices", "20", *QUICK, "--progress", "none")
+    assert code == 0
+    assert len(list((bundle / "null").glob("*.json"))) == 1
+    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *QUICK, "--progress", "none")
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null_slices"] == 20
+
+
+def test_version_and_help(capsys):
+    code, out, _ = _run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("klip-engine ")
+    code, out, _ = _run(capsys, "--help")
+    assert code == 0
+    for command in ("detect", "demo", "train", "calibrate", "info"):
+        assert command in out
