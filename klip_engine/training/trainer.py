@@ -93,7 +93,7 @@ def train(
             raise UsageError(f"{checkpoint} exists: resume it or choose another folder")
         run.load(checkpoint)
     model: Any = DistributedDataParallel(run.training_step) if world > 1 else run.training_step
-    saved_at = run.elapsed
+    saved_at, reported = run.elapsed, False
     for batch in run.batches():
         loss = model(*batch)
         run.update(loss, world)
@@ -106,8 +106,11 @@ def train(
                 saved_at = run.elapsed
             if report:
                 report(run.report(due, scores), run.ema)
+                reported |= due
         if stop:
-            break
+            return run.ema.eval()
+    if rank == 0 and report and not reported:  # a finished run was resumed: nothing was left to train
+        report(run.report(True, _validate(run.ema, validation) if validation is not None else None), run.ema)
     return run.ema.eval()
 
 
@@ -289,6 +292,8 @@ def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
 def _join_process_group(device: str) -> tuple[int, int]:
     """(rank, world size); joins torchrun's group when there is one."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return int(os.environ.get("RANK", "0")), world

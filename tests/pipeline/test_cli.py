@@ -51,8 +51,8 @@ def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path)
     )
     assert code == 0
     events = [json.loads(line) for line in printed.splitlines()]
-    assert [e["event"] for e in events][0] == "start"
-    assert [e["event"] for e in events][-1] == "done"
+    assert events[0]["event"] == "start"
+    assert events[-1]["event"] == "done"
     assert {"start", "progress", "done"} == {e["event"] for e in events}
     assert {p.name for p in out.iterdir()} == {
         "reconstruction.nrrd", "klip.nrrd", "regions.nrrd", "findings.json", "findings.csv", "report.html",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +155,23 @@ def test_the_length_must_be_given_once(ct_files):
     for settings in (_settings(images=None), _settings(minutes=1.0)):
         with pytest.raises(UsageError, match="minutes or images"):
             train(data, GRID, ct_files / "run", settings)
+
+
+def test_a_finished_run_that_is_resumed_writes_its_bundle_again(ct_files):
+    job = TrainingJob((ct_files / "patient1.nrrd",), ct_files / "prior", GRID, _settings(images=16))
+    first = run_training(job, lambda *_: None, lambda: False)
+    again = run_training(replace(job, resume=True), lambda *_: None, lambda: False)
+    assert first["images_seen"] == again["images_seen"] == 16
+
+
+def test_two_processes_of_torchrun_share_their_gradients(ct_files):
+    """Two gloo ranks on the CPU: both end with the same weights, and rank 0 writes one bundle."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "klip_engine", "train", str(ct_files / "table.csv"), "-o", str(ct_files / "prior"),
+        "--images", "16", "--batch-size", "4", "--shape", "48", "64", "--pixel-mm", "8", "--device", "cpu",
+        "--progress", "none",
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert load_prior(ct_files / "prior").training["images_seen"] == 16

@@ -1,0 +1,53 @@
+"""Train the default prior on the shared CT collection: writes the two tables, then runs `klip-engine train`.
+
+    python benchmarks/default_prior/make.py ../shared/ct -o runs/default --minutes 128 [--resume]
+
+Patients LIDC-IDRI-0314 and C3N-00249 are kept for validation. Only slices marked as healthy-looking are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+VALIDATION = ("LIDC-IDRI-0314", "C3N-00249")
+
+
+def write_tables(ct: Path, folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[bool, list[list[str]]] = {True: [], False: []}
+    with (ct / "index.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            healthy = row["healthy_looking"]
+            if healthy != "no":
+                slices = "all" if healthy == "yes" else healthy.replace(" and ", ", ")
+                file = str((ct / row["file"]).resolve())
+                rows[row["patient"] in VALIDATION].append([file, row["patient"], slices])
+    paths = {True: folder / "validation.csv", False: folder / "train.csv"}
+    for kind, path in paths.items():
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([["file", "patient", "slices"], *rows[kind]])
+    return paths[False], paths[True]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ct", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--minutes", default="128")
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    train, validation = write_tables(arguments.ct, arguments.out.parent / "tables")
+    command = [
+        sys.executable, "-m", "klip_engine", "train", str(train), "-o", str(arguments.out),
+        "--validation", str(validation), "--minutes", arguments.minutes, "--bfloat16",
+        "--note", str(Path(__file__).with_name("note.md")),
+    ]  # fmt: skip
+    sys.exit(subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
