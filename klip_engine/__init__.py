@@ -9,17 +9,40 @@ Research software, not a medical device.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klip_engine.version import __version__
 
-__all__ = ["CTVolume", "Detection", "DetectionSettings", "__version__", "detect", "read_ct", "write_results"]
+__all__ = [
+    "CTVolume",
+    "Detection",
+    "DetectionSettings",
+    "Geometry",
+    "KlipError",
+    "__version__",
+    "detect",
+    "load_prior",
+    "read_ct",
+    "write_results",
+]
+
+if TYPE_CHECKING:
+    from klip_engine.detection import Detection
+    from klip_engine.errors import KlipError
+    from klip_engine.io import read_ct, write_results
+    from klip_engine.pipeline import detect
+    from klip_engine.priors import load_prior
+    from klip_engine.settings import DetectionSettings
+    from klip_engine.volume import CTVolume, Geometry
 
 _HOMES = {
     "detect": "klip_engine.pipeline",
     "read_ct": "klip_engine.io",
     "write_results": "klip_engine.io",
     "CTVolume": "klip_engine.volume",
+    "Geometry": "klip_engine.volume",
+    "KlipError": "klip_engine.errors",
+    "load_prior": "klip_engine.priors",
     "Detection": "klip_engine.detection",
     "DetectionSettings": "klip_engine.settings",
 }

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from klip_engine.console import ProgressStyle, Reporter, make_reporter, stop_on_signals
-from klip_engine.errors import Cancelled, KlipError
+from klip_engine.errors import Cancelled, KlipError, resource_errors
 from klip_engine.version import __version__
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ Views = Annotated[int | None, typer.Option(help="Views of a CT operator.", min=1
 SamplerName = Annotated[str | None, typer.Option("--sampler", help="Posterior sampler.")]
 Steps = Annotated[int | None, typer.Option(help="Noise levels, one network evaluation each.", min=2)]
 Samples = Annotated[int | None, typer.Option(help="Posterior samples per slice.", min=1)]
-Score = Annotated[str | None, typer.Option(help="Score: klip or klip-variance.")]
+Score = Annotated[str | None, typer.Option(help="Score: klip, klip-variance or klip-coherent.")]
 BatchSlices = Annotated[int | None, typer.Option(help="Slices computed together.", min=1)]
 
 
@@ -191,16 +191,16 @@ def calibrate(
     samples: Samples = None,
     score: Score = None,
     device: Device = "auto",
-    seed: Seed = 0,
     batch_slices: BatchSlices = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
     """Measure what is usual under these settings, on slices drawn from the prior, and keep it in the bundle."""
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.calibration import calibrate, null_folders
+        from klip_engine.calibration import calibrate
         from klip_engine.pipeline import pick_device
         from klip_engine.priors import load_prior
+        from klip_engine.scoring.null import writable_folder
         from klip_engine.settings import choose_settings
         from klip_engine.slices import Watch
 
@@ -213,14 +213,14 @@ def calibrate(
             samples=samples,
             score=score,
             device=device,
-            seed=seed,
             batch_slices=batch_slices,
         )
         chosen = pick_device(device)
         bundle = load_prior(prior, chosen)
+        folder = writable_folder(bundle.folder / "null")
         reporter.start(**_facts(prior, settings), slices=slices)
         null = calibrate(bundle, settings, chosen, count=slices, watch=Watch(reporter.progress, cancelled))
-        path = null.save(null_folders(bundle)[0])
+        path = null.save(folder)
         reporter.done(f"Null distribution of {slices} slices written to {path}", out=str(path), slices=slices)
 
     _run(work, progress)
@@ -235,7 +235,7 @@ def info(
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
         from klip_engine.describe import describe
 
-        print(json.dumps(describe(what), indent=2, ensure_ascii=False))
+        print(json.dumps(describe(what), indent=2))
 
     _run(work, ProgressStyle.NONE)
 
@@ -259,7 +259,7 @@ def _run(work: Callable[[Reporter, Callable[[], bool]], None], style: ProgressSt
     """Run a command, report its outcome, and leave with its exit code when it failed."""
     reporter = make_reporter(style)
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, resource_errors():
             work(reporter, stop.is_set)
     except KlipError as error:
         reporter.error(error)

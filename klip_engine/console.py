@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
 
 from klip_engine.errors import KlipError
 
@@ -86,7 +87,7 @@ class JsonReporter:
         """Nothing is left open."""
 
     def _print(self, event: str, facts: dict[str, Any]) -> None:
-        print(json.dumps({"event": event} | facts, ensure_ascii=False), flush=True)
+        print(json.dumps({"event": event} | facts), flush=True)
 
 
 class SilentReporter:
@@ -119,7 +120,8 @@ class RichReporter:
 
     def start(self, **facts: Any) -> None:
         """Say what is about to be done."""
-        self._console.print(" · ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+        text = " · ".join(f"{name} {value}" for name, value in facts.items())
+        self._console.print(text, highlight=False, markup=False)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of the stage."""
@@ -140,12 +142,12 @@ class RichReporter:
     def done(self, text: str, **facts: Any) -> None:
         """Close the bar and print the closing words."""
         self.close()
-        Console().print(text, highlight=False, soft_wrap=True)
+        Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
     def error(self, error: KlipError) -> None:
         """Close the bar and print the sentence on stderr."""
         self.close()
-        self._console.print(f"[bold red]klip-engine:[/] {error}", highlight=False, soft_wrap=True)
+        self._console.print(Text.assemble(("klip-engine: ", "bold red"), str(error)), soft_wrap=True)
 
     def close(self) -> None:
         """Close the bar."""
@@ -163,8 +165,14 @@ def make_reporter(style: ProgressStyle) -> Reporter:
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT (Ctrl+C) and SIGTERM set; a second signal acts at once."""
+    """An event that SIGINT (Ctrl+C), SIGTERM and, on Windows, SIGBREAK set; a second signal acts at once.
+
+    Outside the main thread, where signals cannot be caught, the event is never set.
+    """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -172,10 +180,12 @@ def stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None:
+            before[number] = signal.signal(number, handle)
     try:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +13,15 @@ import torch
 
 from klip_engine.calibration import calibrate, known_null, user_cache
 from klip_engine.detection import Detection, Finding, SliceScore, WorkingResult
-from klip_engine.errors import ResourceError, UsageError
+from klip_engine.errors import KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import LoadedCT, read_ct
-from klip_engine.measurement import build_scanner
 from klip_engine.priors import PriorBundle, load_prior
-from klip_engine.samplers import build_sampler
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings, choose_settings
-from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, score_slices
-from klip_engine.volume import CTVolume, WorkingVolume, to_working_grid
+from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, score_hu
+from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
 
@@ -48,29 +47,25 @@ def detect(
     start = time.perf_counter()
     settings = _settings(settings, choices)
     watch = Watch(progress, cancelled)
-    try:
+    with resource_errors():
         loaded = _load(source)
         device = pick_device(settings.device)
-        bundle = prior if isinstance(prior, PriorBundle) else load_prior(prior, device)
+        bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         working = to_working_grid(loaded.volume, bundle.grid)
-        meter = NetworkMeter(bundle.denoiser, watch)
-        scored = _reconstruct(working, bundle, settings, device, meter)
+        null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(
-            "the memory gave out; lower batch_slices, choose another device or close other programs"
-        ) from error
-    score = combine_blocks(
-        block_maps(scored.density[:, 0], settings.score.blocks(bundle.grid.pixel_mm)), null.scales
-    )
-    threshold = null.threshold(settings.false_alarms)
-    labels, regions = find_regions(score, working.body, threshold)
+        null_seconds = time.perf_counter() - null_start
+        meter = NetworkMeter(bundle.denoiser, watch)
+        scored = score_hu(working.hu, bundle, settings, device, meter, "reconstructing")
+        score = _score_map(scored, working, bundle, settings, null)
+        threshold = null.threshold(settings.false_alarms)
+        labels, regions = find_regions(score, working.body, threshold)
     slices = _slice_scores(working, slice_maxima(score, working.body), null)
     return Detection(
         working=WorkingResult(
             measured=working.hu,
             reconstruction=1000 * scored.reconstruction.numpy(),
-            score=np.where(working.body, score, 0).astype(np.float32),
+            score=score,
             regions=labels,
             body=working.body,
             geometry=working.geometry,
@@ -78,27 +73,29 @@ def detect(
         geometry=loaded.volume.geometry,
         source=loaded.volume,
         slices=slices,
-        findings=tuple(_finding(region, working, slices, null) for region in regions),
+        findings=tuple(_finding(region, working, null) for region in regions),
         threshold=threshold,
         prior=bundle.identity(),
-        settings={"null_slices": len(null.maxima)} | settings.to_dict() | {"device": device},
+        settings=settings.to_dict() | {"device": device, "null": null.identity()},
         input=loaded.description,
         timing={
             "total_s": round(time.perf_counter() - start, 3),
             "network_s": round(meter.seconds, 3),
             "network_evaluations": meter.evaluations,
+            "null_s": round(null_seconds, 3),
         },
         notices=(*loaded.notices, *_grid_notices(working), *null_notices),
     )
 
 
 def pick_device(name: str) -> str:
-    """The torch device behind auto, cpu or cuda; raises UsageError for a device that is not there."""
+    """The torch device behind auto, cpu, cuda or cuda:N; raises ResourceError for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):
+    devices = {"cpu", *(["cuda"] if torch.cuda.is_available() else [])}
+    if name in devices | {f"cuda:{number}" for number in range(torch.cuda.device_count())}:
         return name
-    raise UsageError(f"the device '{name}' is not available here; use auto or cpu")
+    raise ResourceError(f"the device '{name}' is not available here; use auto or cpu")
 
 
 def _load(source: str | Path | CTVolume | LoadedCT) -> LoadedCT:
@@ -113,34 +110,25 @@ def _load(source: str | Path | CTVolume | LoadedCT) -> LoadedCT:
 def _settings(settings: DetectionSettings | None, choices: dict[str, Any]) -> DetectionSettings:
     if settings is not None and choices:
         raise UsageError("give either settings or single choices, not both")
-    try:
-        return settings or choose_settings(**choices)
-    except TypeError as error:
-        raise UsageError(f"unknown setting: {error}") from error
+    unknown = set(choices) - set(inspect.signature(choose_settings).parameters)
+    if unknown:
+        raise UsageError(f"unknown setting: {', '.join(sorted(unknown))}")
+    return settings or choose_settings(**choices)
 
 
-def _reconstruct(
+def _score_map(
+    scored: ScoredSlices,
     working: WorkingVolume,
     bundle: PriorBundle,
     settings: DetectionSettings,
-    device: str,
-    meter: NetworkMeter,
-) -> ScoredSlices:
-    sampling = settings.sampling
-    sampler = build_sampler(
-        sampling.sampler, steps=sampling.steps, sigma_max=sampling.sigma_max, sigma_min=sampling.sigma_min
-    )
-    return score_slices(
-        torch.from_numpy((working.hu / 1000).clip(-1, 1))[:, None],
-        build_scanner(settings.operator, bundle.grid, settings.seed),
-        meter,
-        sampler,
-        [settings.score.term],
-        samples=sampling.samples,
-        seed=settings.seed,
-        batch_slices=settings.batch_slices,
-        device=device,
-    )
+    null: NullDistribution,
+) -> FloatArray:
+    """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
+    maps = block_maps(scored.density[:, 0], settings.score.blocks(bundle.grid.pixel_mm))
+    score = np.where(working.body, combine_blocks(maps, null.scales), 0).astype(np.float32)
+    if not np.isfinite(score).all():
+        raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
+    return score
 
 
 def _null(
@@ -151,10 +139,9 @@ def _null(
     null = known_null(bundle, settings)
     if null is None:
         null = calibrate(bundle, settings, device, count=NULL_SLICES_ON_DEMAND, watch=watch)
-        null.save(user_cache() / "null")
         notices.append(
             f"No null distribution was known for these settings; one was made from {NULL_SLICES_ON_DEMAND} "
-            "slices drawn from the prior and kept. `klip-engine calibrate` makes a finer one."
+            f"slices drawn from the prior{_keep(null)}. `klip-engine calibrate` makes a finer one."
         )
     if settings.false_alarms < null.finest_rate:
         notices.append(
@@ -162,6 +149,15 @@ def _null(
             f"{null.finest_rate:.3g} was used instead of {settings.false_alarms:.3g}."
         )
     return null, tuple(notices)
+
+
+def _keep(null: NullDistribution) -> str:
+    """Keep it in the user's cache where that can be written; words that say which."""
+    try:
+        null.save(user_cache() / "null")
+    except OSError:
+        return ", but it could not be kept (the cache folder cannot be written)"
+    return " and kept"
 
 
 def _slice_scores(working: WorkingVolume, maxima: np.ndarray, null: NullDistribution) -> tuple[SliceScore, ...]:
@@ -180,18 +176,23 @@ def _source_index(working: WorkingVolume, z: int) -> int:
     return (first + last - 1) // 2
 
 
-def _finding(
-    region: Region, working: WorkingVolume, slices: tuple[SliceScore, ...], null: NullDistribution
-) -> Finding:
+def _slice_range(region: Region, working: WorkingVolume) -> tuple[int, int]:
+    """First and last source slice behind a region, or the working slices' own numbers."""
+    if working.source_slices is None:
+        return region.first_slice, region.last_slice
+    ends = working.source_slices[region.first_slice], working.source_slices[region.last_slice]
+    return min(first for first, _ in ends), max(last - 1 for _, last in ends)
+
+
+def _finding(region: Region, working: WorkingVolume, null: NullDistribution) -> Finding:
     x, y, z = working.geometry.to_lps(region.centroid)
-    ends = slices[region.first_slice].index, slices[region.last_slice].index
     return Finding(
         region.label,
         region.score,
         null.p_value(region.score),
         (float(x), float(y), float(z)),
         region.voxels * float(np.prod(working.geometry.spacing)) / 1000,
-        (min(ends), max(ends)),
+        _slice_range(region, working),
     )
 
 

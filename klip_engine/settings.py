@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klip_engine.errors import UsageError
-from klip_engine.scoring.klip import ScoreTerm
+from klip_engine.scoring.klip import ALL_LEVELS, ScoreTerm
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class OperatorSettings:
     start_deg: float | None = None
     dose: str | None = None
     noise_hu: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_hu < math.inf:
+            raise UsageError(f"noise_hu is {self.noise_hu}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,15 @@ class ScoreSettings:
 SCORES: dict[str, ScoreSettings] = {
     "klip": ScoreSettings("klip", ScoreTerm((0.06, 1.0), "plain"), (15.0,)),
     "klip-variance": ScoreSettings("klip-variance", ScoreTerm((0.06, 1.0), "variance"), (9.0,)),
+    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm(ALL_LEVELS, "coherent"), (3.0,)),
 }
-"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts."""
+"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
+`klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`)."""
 
-DEFAULT_SCORE = "klip-variance"
+DEFAULT_SCORE = "klip-coherent"
+
+SCORING_VERSION = 1
+"""Part of every null distribution's key: raise it when scores of the same settings change."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class DetectionSettings:
     """Everything that changes a result, and how it is computed.
 
     false_alarms: the accepted share of slices without anomaly on which anything is marked; seed: of all random
-    numbers; batch_slices: slices computed together (changes memory and speed, not the result).
+    numbers; batch_slices: slices computed together (changes memory and speed; on the CPU not the label map).
     """
 
     operator: OperatorSettings = field(default_factory=OperatorSettings)
@@ -91,8 +100,11 @@ class DetectionSettings:
             raise UsageError(f"the rate of false alarms lies between 0 and 1, not at {self.false_alarms:g}")
         if self.batch_slices < 1:
             raise UsageError("batch_slices must be at least 1")
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if int(self.seed) != self.seed or self.seed < 0:
             raise UsageError("the seed is a whole number of at least 0")
+        low, high = self.score.term.window
+        if not max(low, self.sampling.sigma_min) < min(high, self.sampling.sigma_max):
+            raise UsageError("the score's window holds none of the sampled noise levels")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for results."""
@@ -104,7 +116,7 @@ class DetectionSettings:
         """What a null distribution depends on: everything that changes scores, and nothing else."""
         settings = self.to_dict()
         kept = {name: settings[name] for name in ("operator", "sampling", "score")}
-        return {"prior": prior_sha256} | kept
+        return {"prior": prior_sha256, "scoring": SCORING_VERSION} | kept
 
 
 PRESETS: dict[str, DetectionSettings] = {

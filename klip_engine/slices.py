@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from klip_engine.errors import Cancelled
-from klip_engine.measurement import SimulatedScanner
-from klip_engine.priors.base import Denoiser, PriorMean
-from klip_engine.samplers import ItemNoise, Sampler
+from klip_engine.measurement import SimulatedScanner, build_scanner
+from klip_engine.priors import Denoiser, PriorBundle, PriorMean
+from klip_engine.samplers import ItemNoise, Sampler, build_sampler
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
+from klip_engine.settings import DetectionSettings
+from klip_engine.volume import FloatArray
 
 
 @dataclass
@@ -70,6 +73,27 @@ class ScoredSlices:
 
     density: torch.Tensor
     reconstruction: torch.Tensor
+
+
+def score_hu(
+    hu: FloatArray, prior: PriorBundle, settings: DetectionSettings, device: str, meter: NetworkMeter, stage: str
+) -> ScoredSlices:
+    """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say."""
+    sampling = settings.sampling
+    return score_slices(
+        torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32, copy=False))[:, None],
+        build_scanner(settings.operator, prior.grid, settings.seed),
+        meter,
+        build_sampler(
+            sampling.sampler, steps=sampling.steps, sigma_max=sampling.sigma_max, sigma_min=sampling.sigma_min
+        ),
+        [settings.score.term],
+        samples=sampling.samples,
+        seed=settings.seed,
+        batch_slices=settings.batch_slices,
+        device=device,
+        stage=stage,
+    )
 
 
 @torch.inference_mode()

@@ -19,7 +19,8 @@ from klip_engine.errors import InputError
 
 AIR_HU = -1000.0
 BODY_THRESHOLD_HU = -400.0
-_AXIAL_TOLERANCE_DEG = 1.0
+_AXIAL_TOLERANCE = 0.25
+"""Axial slices may lean by this share of their distance across the picture."""
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -63,8 +64,9 @@ class Geometry:
 
     @property
     def is_axial(self) -> bool:
-        """True when the slices are axial (their normal within 1 degree of the patient's long axis)."""
-        return bool(abs(self.slice_normal[2]) > math.cos(math.radians(_AXIAL_TOLERANCE_DEG)))
+        """True when the slices are axial: across the picture they lean by less than a quarter of their distance."""
+        in_plane = self.matrix[2, :2] * np.asarray(self.size[:2])
+        return bool(np.abs(in_plane).max() < _AXIAL_TOLERANCE * self.spacing[2])
 
     def empty_image(self) -> sitk.Image:
         """A one-byte SimpleITK image with this geometry, to be used as a resampling reference."""
@@ -126,6 +128,10 @@ class WorkingGrid:
     pixel_mm: float = 3.0
     slice_mm: float = 3.0
 
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or not (self.pixel_mm > 0 and self.slice_mm > 0):
+            raise InputError(f"a working grid of {self.shape} pixels of {self.pixel_mm} mm does not exist")
+
     def refined(self, factor: int) -> WorkingGrid:
         """The same field of view with `factor` times more pixels along each axis of the slice."""
         return replace(
@@ -140,7 +146,7 @@ class WorkingVolume:
     """A volume brought onto a working grid.
 
     hu: [slice, y, x] float32 with everything outside the body set to air (unless asked otherwise);
-    body: same shape, True inside the patient; geometry: the axis-aligned LPS grid both lie on;
+    body: same shape, True inside the patient where it was scanned; geometry: the axis-aligned LPS grid both lie on;
     source_slices: for each working slice the range [first, last) of source slices it was averaged from, or
     None where the source is not axial; cut_off: fraction of the body that lies outside the grid.
     """
@@ -167,6 +173,8 @@ def to_working_grid(volume: CTVolume, grid: WorkingGrid, *, mask_table: bool = T
     """
     canvas, slabs = _canvas(volume.geometry, grid)
     hu = _area_mean(volume, canvas, slabs)
+    unseen = np.isnan(hu)
+    hu[unseen] = AIR_HU
     body = body_mask(hu, grid.pixel_mm)
     if not body.any():
         raise InputError(
@@ -176,6 +184,7 @@ def to_working_grid(volume: CTVolume, grid: WorkingGrid, *, mask_table: bool = T
     x0, y0 = _centred_window(body, grid.shape)
     if mask_table:
         hu[~body] = AIR_HU
+    body &= ~_near(unseen, grid.pixel_mm)
     origin = canvas.to_lps((x0, y0, 0))
     cropped = Geometry(
         (grid.shape[1], grid.shape[0], canvas.size[2]), canvas.spacing, (origin[0], origin[1], origin[2])
@@ -274,19 +283,21 @@ def _bounding_box(geometry: Geometry) -> tuple[npt.NDArray[np.float64], npt.NDAr
 
 
 def _area_mean(volume: CTVolume, canvas: Geometry, slabs: tuple[tuple[int, int], ...] | None) -> FloatArray:
-    """Mean HU over each voxel of the canvas: 3 x 3 sub-pixels, times the source slices behind it."""
+    """Mean HU over each voxel of the canvas: 3 x 3 sub-pixels, times the source slices behind it (for volumes
+    that are not axial: heights about as far apart as the voxels). NaN where a part of it was not scanned."""
     n = _OVERSAMPLING
-    step = volume.geometry.spacing[2] if slabs else canvas.spacing[2]
+    heights = 1 if slabs else max(1, round(canvas.spacing[2] / min(volume.geometry.spacing)))
+    step = volume.geometry.spacing[2] if slabs else canvas.spacing[2] / heights
     sub_spacing = (canvas.spacing[0] / n, canvas.spacing[1] / n, step)
     corner = [canvas.origin[axis] - sub_spacing[axis] * (n - 1) / 2 for axis in (0, 1)]
     mean = np.empty(canvas.size[::-1], dtype=np.float32)
     source = volume.geometry.image(volume.hu)
     resample = sitk.ResampleImageFilter()
     resample.SetInterpolator(sitk.sitkLinear)
-    resample.SetDefaultPixelValue(AIR_HU)
+    resample.SetDefaultPixelValue(float("nan"))
     resample.SetOutputSpacing(sub_spacing)
     for z in range(canvas.size[2]):  # slice by slice: memory stays flat however long the scan is
-        height, slices = canvas.origin[2] + z * canvas.spacing[2], 1
+        height, slices = canvas.origin[2] + z * canvas.spacing[2] - (heights - 1) / 2 * step, heights
         if slabs:
             slices = slabs[z][1] - slabs[z][0]
             height = _lowest(volume.geometry, slabs[z])
@@ -295,6 +306,15 @@ def _area_mean(volume: CTVolume, canvas: Geometry, slabs: tuple[tuple[int, int],
         fine = sitk.GetArrayFromImage(resample.Execute(source))
         mean[z] = fine.reshape(slices, canvas.size[1], n, canvas.size[0], n).mean(axis=(0, 2, 4))
     return mean
+
+
+def _near(unseen: BoolArray, pixel_mm: float, margin_mm: float = 9.0) -> BoolArray:
+    """Voxels at most `margin_mm` (in the slice) from what was not scanned: the cut itself looks like an edge."""
+    if not unseen.any():
+        return unseen
+    radius = round(margin_mm / pixel_mm)
+    image = sitk.GetImageFromArray(unseen.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.BinaryDilate(image, [radius, radius, 0])).astype(bool)
 
 
 def _lowest(geometry: Geometry, slab: tuple[int, int]) -> float:

@@ -83,7 +83,7 @@ def _threshold_sentence(detection: Detection) -> str:
     marked = f"Places with a score above {_number(detection.threshold)} are marked"
     if not isinstance(rate, int | float):
         return f"{marked}; no rate of false alarms is known for this threshold."
-    return f"{marked}; on scans without anomaly that happens in about {100 * rate:.3g} % of the slices."
+    return f"{marked}; on slices drawn from the model of healthy anatomy that happens in about {100 * rate:.3g} % of the slices."
 
 
 def _notices(detection: Detection) -> str:
@@ -104,7 +104,7 @@ def _table(detection: Detection) -> str:
     return (
         f"<section><h2>Findings</h2>{_finding_rows(findings[:_ROWS])}{folded}"
         '<p class="small">x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s '
-        "left, y to the back, z to the head. The p-value is the share of slices without anomaly that reach "
+        "left, y to the back, z to the head. The p-value is the share of slices drawn from that model that reach "
         f"this score somewhere. {_slice_numbering(detection)}</p></section>"
     )
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import asdict, dataclass
 from importlib import metadata as package_metadata
 from pathlib import Path
@@ -21,9 +23,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from klip_engine.errors import PriorError
+from klip_engine.errors import InputError, PriorError, ResourceError
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NETWORK_TARGET, build_network
 from klip_engine.volume import WorkingGrid
@@ -31,6 +33,7 @@ from klip_engine.volume import WorkingGrid
 SCHEMA = "klip-prior/1"
 DEFAULT_PRIOR = "default"
 _BUILT_IN = Path(__file__).resolve().parent.parent / "data" / "priors"
+_NAME = re.compile(r"^[A-Za-z0-9_-]+$")
 _WEIGHTS = Path("models") / "model.safetensors"
 
 
@@ -45,6 +48,14 @@ class PriorBundle:
     folder: Path
     training: dict[str, Any]
 
+    def on(self, device: str) -> PriorBundle:
+        """The same prior with its network on a device; raises ResourceError when it does not fit there."""
+        try:
+            self.denoiser.to(torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise ResourceError(f"the device '{device}' cannot hold the prior: {_first_line(error)}") from error
+        return self
+
     def identity(self) -> dict[str, Any]:
         """Name and hash, as written into every result."""
         return {"name": self.name, "hash": f"sha256:{self.sha256}"}
@@ -55,17 +66,18 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
 
     Raises PriorError, with a sentence, when it is missing, damaged, of another schema or not ours.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = _BUILT_IN / str(name)
+    folder = _BUILT_IN / str(name)
+    if not _NAME.match(str(name)) or not folder.is_dir():
+        folder = Path(name)
     if not folder.is_dir():
         known = ", ".join(sorted(p.name for p in _BUILT_IN.glob("*") if p.is_dir())) or "none"
         raise PriorError(f"no prior '{name}': neither a bundle folder nor a built-in one (built in: {known})")
     klip = _schema(folder)
     try:
-        return _load(folder, klip, device)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        bundle = _load(folder, klip)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, InputError, SafetensorError) as error:
         raise PriorError(f"the prior {folder} is damaged: {_first_line(error)}") from error
+    return bundle.on(device)
 
 
 def save_bundle(
@@ -78,31 +90,40 @@ def save_bundle(
     model_card: str,
     description: str,
 ) -> str:
-    """Write a bundle and return the sha256 of its weights, which are stored as float16.
+    """Write a bundle and return its sha256 (weights, network and grid); weights are stored as float16.
 
-    network: MONAI's keyword arguments; training: what the prior saw, for metadata and results.
+    network: MONAI's keyword arguments; training: what the prior saw, for metadata and results. Every file is
+    complete before the first takes its place; a bundle torn between two versions would not have its own hash.
     """
-    for part in ("configs", "models", "docs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.network.state_dict().items()}
-    save_file(weights, folder / _WEIGHTS)
-    sha256 = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
-    _write_json(folder / "configs" / "inference.json", _inference_config(denoiser, network))
-    _write_json(
-        folder / "configs" / "metadata.json",
-        _monai_metadata(denoiser, description)
-        | {
-            "klip": {
-                "schema": SCHEMA,
-                "name": folder.name,
-                "grid": asdict(grid),
-                "weights_sha256": sha256,
-                "training": training,
-            }
-        },
-    )
-    (folder / "docs" / "README.md").write_text(model_card, encoding="utf-8")
+    config = _inference_config(denoiser, network)
+    weight_bytes = save(weights)
+    sha256 = _hash(weight_bytes, config, asdict(grid))
+    klip = {
+        "schema": SCHEMA,
+        "name": folder.name,
+        "grid": asdict(grid),
+        "sha256": sha256,
+        "training": training,
+    }
+    files = {
+        _WEIGHTS: weight_bytes,
+        Path("configs") / "inference.json": _json(config),
+        Path("docs") / "README.md": model_card.encode(),
+        Path("configs") / "metadata.json": _json(_monai_metadata(denoiser, description) | {"klip": klip}),
+    }
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).with_suffix(".partial").write_bytes(content)
+    for path in files:
+        os.replace((folder / path).with_suffix(".partial"), folder / path)
     return sha256
+
+
+def _hash(weights: bytes, config: dict[str, Any], grid: dict[str, Any]) -> str:
+    """sha256 of everything that makes the denoiser what it is."""
+    rest = json.dumps({"config": config, "grid": grid}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(weights + rest.encode()).hexdigest()
 
 
 def _schema(folder: Path) -> dict[str, Any]:
@@ -122,23 +143,23 @@ def _schema(folder: Path) -> dict[str, Any]:
     return klip
 
 
-def _load(folder: Path, klip: dict[str, Any], device: str) -> PriorBundle:
+def _load(folder: Path, klip: dict[str, Any]) -> PriorBundle:
     config = json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8"))
     network = dict(config["network_def"])
     if network.pop("_target_") != NETWORK_TARGET:
         raise ValueError(f"its network is not {NETWORK_TARGET}")
     preconditioning = dict(config["preconditioning"])
     shape = tuple(preconditioning.pop("image_shape"))
-    sha256 = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
-    if sha256 != klip["weights_sha256"]:
-        raise ValueError("its weights do not have the hash that metadata.json states")
+    sha256 = _hash((folder / _WEIGHTS).read_bytes(), config, klip["grid"])
+    if sha256 != klip["sha256"]:
+        raise ValueError("its weights, network or grid do not have the hash that metadata.json states")
     denoiser = EDMDenoiser(build_network(network), shape, **preconditioning)
     weights = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
     denoiser.network.load_state_dict(weights)
     grid = WorkingGrid(**(klip["grid"] | {"shape": tuple(klip["grid"]["shape"])}))
     if grid.shape != shape:
         raise ValueError(f"its grid {grid.shape} and its network {shape} differ")
-    frozen = denoiser.to(torch.device(device)).eval().requires_grad_(False)
+    frozen = denoiser.eval().requires_grad_(False)
     return PriorBundle(klip["name"], frozen, grid, sha256, folder, klip["training"])
 
 
@@ -187,8 +208,8 @@ def _monai_metadata(denoiser: EDMDenoiser, description: str) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def _first_line(error: Exception) -> str:

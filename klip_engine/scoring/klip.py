@@ -19,11 +19,14 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
+from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "variance"]
+Weighting = Literal["plain", "variance", "coherent"]
 """plain: |delta|^2 / sigma^2, the paper's; variance: |delta|^2 / Var[x0 | x_t], the pull in standard deviations
-of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue."""
+of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue; coherent: the same,
+but the signed pulls are first averaged over the samples and over a Gaussian neighbourhood: noise and edges pull
+to both sides and cancel, a lesion pulls to one."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
@@ -37,6 +40,8 @@ class ScoreTerm:
 
     window: Window = ALL_LEVELS
     weighting: Weighting = "plain"
+    coherence_pixels: float = 1.5
+    """Standard deviation of the neighbourhood of the coherent weighting."""
 
 
 class KlipAccumulator:
@@ -54,15 +59,25 @@ class KlipAccumulator:
 
     def add(self, step: Step) -> None:
         """Add one noise level to every term."""
-        pull = (step.posterior_mean - step.prior_mean).square()
         if self._sums is None:
-            self._sums = pull.new_zeros(self._slices, len(self.terms), *pull.shape[-2:])
+            self._sums = step.prior_mean.new_zeros(self._slices, len(self.terms), *step.prior_mean.shape[-2:])
         for number, term in enumerate(self.terms):
             weight = self._weights[number][step.sigma]
             if weight > 0:
-                density = pull * _precision(step, term.weighting)
-                grouped = density.view(self._slices, self._samples, *pull.shape[-2:])
-                self._sums[:, number] += weight * grouped.mean(dim=1)
+                self._sums[:, number] += weight * self._density(step, term)
+
+    def _density(self, step: Step, term: ScoreTerm) -> torch.Tensor:
+        """The integrand of one term at one noise level, averaged over samples, [slices, h, w]."""
+        pull = step.posterior_mean - step.prior_mean
+        grouped = (self._slices, self._samples, *pull.shape[-2:])
+        if term.weighting == "plain":
+            return pull.square().view(grouped).mean(dim=1) / step.sigma**2
+        if step.log_variance is None:
+            raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
+        deviations = pull * torch.exp(-0.5 * step.log_variance)
+        if term.weighting == "variance":
+            return deviations.square().view(grouped).mean(dim=1)
+        return gaussian_mean(deviations.view(grouped).mean(dim=1), term.coherence_pixels).square()
 
     def density(self) -> torch.Tensor:
         """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""
@@ -111,9 +126,12 @@ def block_means(density: torch.Tensor, block: int) -> torch.Tensor:
     return functional.avg_pool2d(flat, block, stride=1, padding=block // 2).reshape(density.shape)
 
 
-def _precision(step: Step, weighting: Weighting) -> torch.Tensor | float:
-    if weighting == "plain":
-        return step.sigma**-2
-    if step.log_variance is None:
-        raise ValueError("the weighting 'variance' needs a prior that predicts its variance")
-    return torch.exp(-step.log_variance)
+def gaussian_mean(image: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Gaussian-weighted mean around every pixel of images [n, h, w]; the border is repeated."""
+    radius = max(1, math.ceil(3 * deviation))
+    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = functional.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
+    columns = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return functional.conv2d(columns, kernel.view(1, 1, -1, 1))[:, 0]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from klip_engine.errors import PriorError
+from klip_engine.errors import PriorError, UsageError
 
 SCHEMA = "klip-null/1"
 
@@ -34,6 +35,10 @@ class NullDistribution:
     def __post_init__(self) -> None:
         if not self.maxima or not all(math.isfinite(value) for value in self.maxima):
             raise PriorError("a null distribution needs finite scores; calibrate the prior again")
+
+    def identity(self) -> dict[str, Any]:
+        """Its key and number of slices, as written into every result."""
+        return {"key": settings_key(self.settings), "slices": len(self.maxima)}
 
     def p_value(self, score: float) -> float:
         """(1 + number of null slices scoring at least this) / (1 + number of null slices).
@@ -74,6 +79,18 @@ class NullDistribution:
         return path
 
 
+def writable_folder(folder: Path) -> Path:
+    """The folder, made if need be; raises UsageError when nothing can be written there. Worth asking early."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written: copy the bundle to a folder of your own and name that as the prior"
+        ) from error
+
+
 def null_from_scores(
     maxima: Sequence[float], scales: Sequence[float], settings: dict[str, Any]
 ) -> NullDistribution:
@@ -83,23 +100,21 @@ def null_from_scores(
     )
 
 
-def find_null(folders: Sequence[Path], settings: dict[str, Any]) -> NullDistribution | None:
-    """The null distribution for exactly these settings in the first folder that has one, else None.
+def find_null(folder: Path, settings: dict[str, Any]) -> NullDistribution | None:
+    """The null distribution for exactly these settings in a folder, or None.
 
     Raises PriorError when a file is there but damaged.
     """
-    name = f"{settings_key(settings)}.json"
-    for folder in folders:
-        path = folder / name
-        if path.is_file():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if record["schema"] != SCHEMA or record["settings"] != settings:
-                    raise ValueError("it was made for other settings")
-                return null_from_scores(record["maxima"], record["scales"], record["settings"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise PriorError(f"the null distribution {path} is damaged: {error}; calibrate again") from error
-    return None
+    path = folder / f"{settings_key(settings)}.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA or record["settings"] != settings:
+            raise ValueError("it was made for other settings")
+        return null_from_scores(record["maxima"], record["scales"], record["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PriorError(f"the null distribution {path} is damaged: {error}; calibrate again") from error
 
 
 def settings_key(settings: dict[str, Any]) -> str:

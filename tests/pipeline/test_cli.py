@@ -82,7 +82,6 @@ def test_what_is_not_a_result_is_not_overwritten(capsys, ct, prior, tmp_path):
         (["--operator", "xray"], "Unknown operator"),
         (["--score", "best"], "no score is called 'best'"),
         (["--false-alarms", "1.5"], "between 0 and 1"),
-        (["--device", "abacus"], "not available"),
         (["--steps", "many"], "steps"),
         (["--nonsense"], "nonsense"),
     ],
@@ -231,6 +230,18 @@ def test_a_prior_of_another_schema_is_bad_input(capsys, ct, prior, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_device_that_is_not_there_is_exit_code_5(capsys, ct, prior, tmp_path):
+    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, "--device", "abacus")
+    assert code == 5
+    assert "abacus" in err
+
+
+def test_square_brackets_in_paths_and_cures_are_printed_as_they_are(capsys, tmp_path):
+    code, _, err = _run(capsys, "detect", tmp_path / "[/red]" / "[bold]scan.nrrd", "-o", tmp_path / "out")
+    assert code == 3
+    assert "[/red]" in err.replace("\n", "")
+
+
 def test_an_error_is_also_a_json_event(capsys, tmp_path):
     code, out, _ = _run(capsys, "detect", tmp_path / "absent", "-o", tmp_path / "out", "--progress", "json")
     event = json.loads(out.splitlines()[-1])
@@ -252,7 +263,7 @@ def test_the_unexpected_is_exit_code_1_without_a_traceback(capsys, ct, prior, tm
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 4), (signal.SIGINT, 4), (signal.SIGKILL, -9)])
 def test_a_run_stopped_in_the_middle_leaves_nothing(ct, prior, tmp_path, number, code):
-    """A slow run (many steps and samples) is signalled once it has begun to reconstruct."""
+    """A slow run (many steps and samples) is signalled once the network is at work."""
     command = [
         sys.executable, "-m", "klip_engine", "detect", str(ct), "-o", str(tmp_path / "out"), "--prior",
         str(prior), "--steps", "400", "--samples", "16", "--batch-slices", "1", "--progress", "json",
@@ -266,7 +277,7 @@ def test_a_run_stopped_in_the_middle_leaves_nothing(ct, prior, tmp_path, number,
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if json.loads(line).get("stage") == "reconstructing":
+        if json.loads(line)["event"] == "progress":
             break
     process.send_signal(number)
     deadline = time.monotonic() + 60
@@ -296,7 +307,7 @@ def test_calibrate_keeps_a_null_in_the_bundle_and_detect_uses_it(capsys, ct, pri
     assert len(list((bundle / "null").glob("*.json"))) == 1
     code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *QUICK, "--progress", "none")
     assert code == 0
-    assert json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null_slices"] == 20
+    assert json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]["slices"] == 20
 
 
 def test_version_and_help(capsys):

@@ -137,7 +137,7 @@ def test_memory_that_gives_out_is_a_resource_error(prior, monkeypatch):
     def exhausted(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "score_slices", exhausted)
+    monkeypatch.setattr(pipeline, "score_hu", exhausted)
     with pytest.raises(ResourceError, match="batch_slices"):
         detect(_axial(), prior, **QUICK)
 
@@ -149,7 +149,6 @@ def test_memory_that_gives_out_is_a_resource_error(prior, monkeypatch):
         ({"operator": "xray"}, "Unknown operator 'xray'"),
         ({"score": "best"}, "no score is called 'best'"),
         ({"preset": "slow"}, "no preset is called 'slow'"),
-        ({"device": "cuda:7"}, "not available"),
         ({"false_alarms": 0.0}, "between 0 and 1"),
         ({"steps": 1}, "at least 2 steps"),
         ({"views": 24}, "has no views"),
@@ -159,6 +158,43 @@ def test_memory_that_gives_out_is_a_resource_error(prior, monkeypatch):
 def test_wrong_choices_are_usage_errors_with_a_sentence(prior, choice, sentence):
     with pytest.raises(UsageError, match=sentence):
         detect(_axial(), prior, **(QUICK | choice))
+
+
+def test_a_device_that_is_not_there_is_a_resource_error(prior):
+    with pytest.raises(ResourceError, match="cuda:7"):
+        detect(_axial(), prior, **QUICK, device="cuda:7")
+
+
+def test_the_threshold_does_not_depend_on_the_seed_that_made_the_null(prior, monkeypatch, tmp_path):
+    thresholds = []
+    for seed in (1, 2):
+        monkeypatch.setenv("KLIP_CACHE", str(tmp_path / str(seed)))
+        thresholds.append(detect(_axial(), prior, **QUICK, seed=seed).threshold)
+    assert thresholds[0] == thresholds[1]
+
+
+def test_a_cache_that_cannot_be_written_costs_a_notice_not_the_result(prior, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KLIP_CACHE", str(tmp_path / "file"))
+    detection = detect(_axial(), prior, **QUICK)
+    assert any("could not be kept" in notice for notice in detection.notices)
+
+
+def test_a_reconstruction_that_is_not_finite_is_an_error_not_a_clean_bill(prior):
+    volume = _axial()
+    bundle = klip_engine.load_prior(prior)
+    bundle.denoiser.network.out[-1].conv.bias.data.fill_(float("nan"))
+    with pytest.raises(klip_engine.KlipError):
+        detect(volume, bundle, **QUICK)
+
+
+def test_slice_range_covers_what_the_label_map_shows(prior):
+    hu = np.repeat(torso(1), 9, axis=0)
+    hu[3:6, 46:50, 58:62] = 1800
+    volume = CTVolume(hu, Geometry((120, 96, 9), (4.0, 4.0, 1.0)))
+    detection = detect(volume, prior, **QUICK)
+    slices = np.flatnonzero((detection.regions == 1).any(axis=(1, 2)))
+    assert detection.findings[0].slice_range == (slices[0], slices[-1])
 
 
 def test_the_null_depends_on_everything_that_changes_scores_and_on_nothing_else():

@@ -108,3 +108,16 @@ def test_damaged_bundles_give_a_sentence(bundle, damage, sentence):
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(PriorError, match="no prior 'atlantis'.*built in"):
         load_prior("atlantis")
+
+
+def test_a_changed_grid_or_network_is_noticed(bundle):
+    _edit(bundle / "configs" / "metadata.json", lambda m: m["klip"]["grid"].update(pixel_mm=2.0))
+    with pytest.raises(PriorError, match="hash"):
+        load_prior(bundle)
+
+
+def test_a_folder_in_the_way_does_not_shadow_a_built_in_prior(bundle, tmp_path, monkeypatch):
+    bundle.rename(tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    assert load_prior("default").training["patients"] > 0
+    assert load_prior("./default").training["patients"] == 0

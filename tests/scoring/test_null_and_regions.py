@@ -47,8 +47,9 @@ def test_a_null_is_kept_under_its_settings_and_only_found_for_them(tmp_path):
     null = null_from_scores([3.0, 1.0, 2.0], [0.5, 2.0], settings)
     path = null.save(tmp_path / "null")
     assert path.name == f"{settings_key(settings)}.json"
-    assert find_null([tmp_path / "nowhere", tmp_path / "null"], settings) == null
-    assert find_null([tmp_path / "null"], settings | {"prior": "abd"}) is None
+    assert find_null(tmp_path / "null", settings) == null
+    assert find_null(tmp_path / "nowhere", settings) is None
+    assert find_null(tmp_path / "null", settings | {"prior": "abd"}) is None
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -58,7 +59,7 @@ def test_a_damaged_null_gives_a_sentence(tmp_path, content):
     path = null_from_scores([1.0], [1.0], settings).save(tmp_path)
     path.write_text(content)
     with pytest.raises(PriorError, match="damaged.*calibrate again"):
-        find_null([tmp_path], settings)
+        find_null(tmp_path, settings)
 
 
 def test_a_null_without_finite_scores_is_refused(tmp_path):
@@ -66,7 +67,7 @@ def test_a_null_without_finite_scores_is_refused(tmp_path):
     record = json.loads(path.read_text()) | {"maxima": [float("nan")]}
     path.write_text(json.dumps(record))
     with pytest.raises(PriorError):
-        find_null([tmp_path], {})
+        find_null(tmp_path, {})
 
 
 def test_regions_are_the_components_scipy_finds_strongest_first():

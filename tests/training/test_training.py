@@ -172,6 +172,8 @@ def test_two_processes_of_torchrun_share_their_gradients(ct_files):
         "--images", "16", "--batch-size", "4", "--shape", "48", "64", "--pixel-mm", "8", "--device", "cpu",
         "--progress", "none",
     ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert load_prior(ct_files / "prior").training["images_seen"] == 16
