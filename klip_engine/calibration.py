@@ -17,7 +17,7 @@ from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, Watch, score_hu
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray, body_mask
 
-DRAW_STEPS = 40
+DRAW_STEPS = 60
 _NULL_SEED = 0
 _DRAW_SEED = 1_000_003
 """The null belongs to the settings, not to a run: its seeds are its own, and drawn slices and their

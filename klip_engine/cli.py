@@ -129,9 +129,7 @@ def train(
     validation: Annotated[
         list[Path] | None, typer.Option(help="Data of other patients, to watch the denoising error on.")
     ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Patients of a table to leave out of training and validation.")
-    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Patients to leave out of the training.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Length of the training by the clock.")] = None,
     images: Annotated[int | None, typer.Option(help="Length of the training in images.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in BUNDLE.")] = False,
@@ -140,7 +138,10 @@ def train(
     bfloat16: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
     pixel_mm: Annotated[float, typer.Option(help="Pixel size of the working grid.")] = 3.0,
     shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns of the working grid.")] = (128, 160),
-    note: Annotated[Path | None, typer.Option(help="Markdown to append to the model card (attributions).")] = None,
+    note: Annotated[
+        Path | None,
+        typer.Option(help="Markdown to append to the model card (attributions).", exists=True, dir_okay=False),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     progress: Progress = ProgressStyle.RICH,

@@ -20,7 +20,7 @@ from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings, choose_settings
-from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, score_hu
+from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_hu
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
@@ -51,6 +51,7 @@ def detect(
         loaded = _load(source)
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
+        scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
         working = to_working_grid(loaded.volume, bundle.grid)
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klip_engine.errors import UsageError
-from klip_engine.scoring.klip import ALL_LEVELS, ScoreTerm
+from klip_engine.scoring.klip import ScoreTerm
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ScoreSettings:
 SCORES: dict[str, ScoreSettings] = {
     "klip": ScoreSettings("klip", ScoreTerm((0.06, 1.0), "plain"), (15.0,)),
     "klip-variance": ScoreSettings("klip-variance", ScoreTerm((0.06, 1.0), "variance"), (9.0,)),
-    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm(ALL_LEVELS, "coherent"), (3.0,)),
+    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm((0.2, 1.0), "coherent"), (3.0,)),
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`)."""

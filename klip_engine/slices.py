@@ -75,20 +75,26 @@ class ScoredSlices:
     reconstruction: torch.Tensor
 
 
+def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tuple[SimulatedScanner, Sampler]:
+    """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
+    sampling = settings.sampling
+    return build_scanner(settings.operator, prior.grid, settings.seed), build_sampler(
+        sampling.sampler, steps=sampling.steps, sigma_max=sampling.sigma_max, sigma_min=sampling.sigma_min
+    )
+
+
 def score_hu(
     hu: FloatArray, prior: PriorBundle, settings: DetectionSettings, device: str, meter: NetworkMeter, stage: str
 ) -> ScoredSlices:
     """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say."""
-    sampling = settings.sampling
+    scanner, sampler = scanner_and_sampler(prior, settings)
     return score_slices(
         torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32, copy=False))[:, None],
-        build_scanner(settings.operator, prior.grid, settings.seed),
+        scanner,
         meter,
-        build_sampler(
-            sampling.sampler, steps=sampling.steps, sigma_max=sampling.sigma_max, sigma_min=sampling.sigma_min
-        ),
+        sampler,
         [settings.score.term],
-        samples=sampling.samples,
+        samples=settings.sampling.samples,
         seed=settings.seed,
         batch_slices=settings.batch_slices,
         device=device,

@@ -83,7 +83,7 @@ def _threshold_sentence(detection: Detection) -> str:
     marked = f"Places with a score above {_number(detection.threshold)} are marked"
     if not isinstance(rate, int | float):
         return f"{marked}; no rate of false alarms is known for this threshold."
-    return f"{marked}; on slices drawn from the model of healthy anatomy that happens in about {100 * rate:.3g} % of the slices."
+    return f"{marked}; on slices drawn from the model itself this happens in {100 * rate:.3g} % of the slices."
 
 
 def _notices(detection: Detection) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -40,17 +39,19 @@ def ancestral_step(
 def sample_prior(
     denoiser: Denoiser,
     noise: ItemNoise,
-    steps: int = 40,
-    on_step: Callable[[], None] | None = None,
+    steps: int = 60,
 ) -> torch.Tensor:
-    """Images drawn from the prior, [items, 1, height, width], by ancestral sampling."""
-    levels = noise_levels(steps, denoiser.sigma_max, max(denoiser.sigma_min, 0.005))
+    """Images drawn from the prior, [items, 1, height, width], by ancestral sampling.
+
+    From 40 standard deviations of the data on (or the prior's highest level), where the image is all noise:
+    higher levels would only spend steps.
+    """
+    highest = min(denoiser.sigma_max, 40 * math.sqrt(denoiser.data_variance))
+    levels = noise_levels(steps, highest, max(denoiser.sigma_min, 0.005))
     x = levels[0] * noise.draw()
     for sigma, sigma_next in zip(levels, [*levels[1:], 0.0], strict=True):
         mean = denoiser.denoise(x, sigma).mean
         if sigma_next == 0:
             return mean
         x = ancestral_step(x, mean, sigma, sigma_next, noise.draw())
-        if on_step:
-            on_step()
     return x

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klip_engine.errors import Cancelled
+from klip_engine.errors import UsageError
 from klip_engine.priors import save_bundle
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.training.dataset import find_sources, load_slices
@@ -30,6 +30,13 @@ class TrainingJob:
     resume: bool = False
     note: str = ""
 
+    def __post_init__(self) -> None:
+        step = self.settings.network.space_to_depth * 2 ** (len(self.settings.network.channels) - 1)
+        if any(length % step for length in self.grid.shape):
+            raise UsageError(f"the sides of the working grid must be multiples of {step}, not {self.grid.shape}")
+        if not self.resume and (self.bundle / "configs" / "metadata.json").exists():
+            raise UsageError(f"{self.bundle} holds a prior already; name another folder")
+
 
 def run_training(
     job: TrainingJob,
@@ -38,18 +45,21 @@ def run_training(
 ) -> dict[str, Any] | None:
     """Train and write the bundle; returns the training facts, or None in a helping process of torchrun.
 
-    Raises Cancelled after saving a checkpoint when the caller stops it.
+    Raises Cancelled after saving a checkpoint when the caller stops it, UsageError for what does not fit together.
     """
     require_matplotlib()
     main = is_main_process()
-    data = load_slices(
-        find_sources(job.data, job.exclude), job.grid, progress=lambda a, b: progress("reading", a, b)
-    )
-    validation = None
-    if job.validation:
-        validation = load_slices(
-            find_sources(job.validation, job.exclude), job.grid, progress=lambda a, b: progress("reading", a, b)
-        )
+    sources = find_sources(job.data, job.exclude)
+    others = find_sources(job.validation) if job.validation else []
+    common = {source.patient for source in sources} & {source.patient for source in others}
+    if common:
+        raise UsageError(f"patients in both training and validation: {', '.join(sorted(common))}")
+
+    def reading(done: int, total: int) -> None:
+        progress("reading", done, total)
+
+    data = load_slices(sources, job.grid, progress=reading)
+    validation = load_slices(others, job.grid, progress=reading) if others else None
     folder = job.bundle / "training"
     diary = TrainingDiary(folder) if main else None
     last: list[TrainingReport] = []
@@ -73,8 +83,6 @@ def run_training(
         report=report,
         cancelled=cancelled,
     )
-    if cancelled():
-        raise Cancelled(f"training stopped; continue it with --resume (checkpoint in {folder})")
     if not main:
         return None
     facts = training_facts(data, validation, job.settings, last[0] if last else None, list(job.exclude))

@@ -42,11 +42,11 @@ class SliceSet:
 _RANGE = re.compile(r"^(\d+)\s*-\s*(\d+)$")
 
 
-def read_manifest(path: Path, exclude: Sequence[str] = ()) -> list[Source]:
+def read_manifest(path: Path) -> list[Source]:
     """Sources from a CSV table with columns `file` (relative to it), optional `patient` and `slices`.
 
-    `slices` is "all" (or empty), or ranges such as "0-28, 46-86", both ends included. Patients named in
-    `exclude` are left out. Raises InputError naming the line where the table cannot be read.
+    `slices` is "all" (or empty), or ranges such as "0-28, 46-86", both ends included.
+    Raises InputError naming the line where the table cannot be read.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -57,21 +57,24 @@ def read_manifest(path: Path, exclude: Sequence[str] = ()) -> list[Source]:
     for line, row in enumerate(rows, start=2):
         if not row.get("file"):
             raise InputError(f"{path}, line {line}: the column 'file' is missing or empty")
-        patient = row.get("patient") or row["file"]
-        if patient not in exclude:
-            where = f"{path}, line {line}"
-            sources.append(Source(path.parent / row["file"], patient, _ranges(row.get("slices") or "", where)))
+        slices = _ranges(row.get("slices") or "", f"{path}, line {line}")
+        sources.append(Source(path.parent / row["file"], row.get("patient") or row["file"], slices))
     return sources
 
 
 def find_sources(paths: Iterable[Path], exclude: Sequence[str] = ()) -> list[Source]:
-    """Sources from what the user names: a table (.csv), volume files, or folders holding one DICOM series each."""
-    sources: list[Source] = []
+    """Sources from what the user names: a table (.csv), volume files, or folders holding one DICOM series each.
+
+    Raises UsageError when a patient to leave out is not there (a misspelt name would be trained on), and when
+    nothing is left.
+    """
+    found: list[Source] = []
     for path in paths:
-        if path.suffix.lower() == ".csv":
-            sources += read_manifest(path, exclude)
-        elif path.stem not in exclude:
-            sources.append(Source(path, path.stem))
+        found += read_manifest(path) if path.suffix.lower() == ".csv" else [Source(path, path.stem)]
+    unknown = set(exclude) - {source.patient for source in found}
+    if unknown:
+        raise UsageError(f"no such patient to leave out: {', '.join(sorted(unknown))}")
+    sources = [source for source in found if source.patient not in exclude]
     if not sources:
         raise UsageError("no training data: name volume files, DICOM folders or a table (.csv)")
     return sources

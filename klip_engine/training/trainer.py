@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from klip_engine.errors import InputError, UsageError
+from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.training.augmentation import Augmentation, augment
@@ -51,6 +51,12 @@ class TrainingSettings:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.images is None):
+            raise UsageError("set the length of the training by either minutes or images")
+        if (self.minutes if self.images is None else self.images) <= 0:  # type: ignore[operator]
+            raise UsageError("the length of the training must be more than nothing")
+
 
 @dataclass(frozen=True)
 class TrainingReport:
@@ -80,11 +86,10 @@ def train(
     """Train a prior and return its exponential moving average; `folder` holds the checkpoint.
 
     Under torchrun every rank sees its own random slices and gradients are averaged; rank 0 reports and saves.
-    When cancelled() turns true a checkpoint is saved and the average so far returned.
-    Raises UsageError when the length is not set or a run is there and `resume` is not asked for.
+    When cancelled() turns true a checkpoint is saved first.
+    Raises UsageError when a run is there and `resume` is not asked for, InputError when it was another network or
+    grid, KlipError when the loss is no longer finite, Cancelled when it was stopped.
     """
-    if (settings.minutes is None) == (settings.images is None):
-        raise UsageError("set the length of the training by either minutes or images")
     rank, world = _join_process_group(settings.device)
     run = _Run(data, grid, settings, rank)
     checkpoint = folder / "checkpoint.pt"
@@ -107,8 +112,8 @@ def train(
             if report:
                 report(run.report(due, scores), run.ema)
                 reported |= due
-        if stop:
-            return run.ema.eval()
+        if stop and run.fraction < 1:
+            raise Cancelled(f"training stopped; continue it with --resume (checkpoint in {folder})")
     if rank == 0 and report and not reported:  # a finished run was resumed: nothing was left to train
         report(run.report(True, _validate(run.ema, validation) if validation is not None else None), run.ema)
     return run.ema.eval()
@@ -136,7 +141,7 @@ class _Run:
     """State of one training run: the network, its average, the optimiser, the counters."""
 
     def __init__(self, data: SliceSet, grid: WorkingGrid, settings: TrainingSettings, rank: int) -> None:
-        self.data, self.grid, self.settings = data, grid, settings
+        self.data, self.grid, self.settings, self.rank = data, grid, settings, rank
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)  # the initial weights; everything random later has its own generator
         self.denoiser = build_denoiser(settings.network, grid.shape).to(self.device)
@@ -195,6 +200,8 @@ class _Run:
         self._average(count)
         self._count_time(count, world)
         value = float(loss.detach())
+        if not math.isfinite(value):
+            raise KlipError("the training diverged: the loss is not finite; resume with a lower learning rate")
         self.loss = value if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * value
 
     def _average(self, count: int) -> None:
@@ -230,24 +237,35 @@ class _Run:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "counters": [self.images, self.steps, self.elapsed, self.loss],
-            "architecture": {k: _plain(v) for k, v in asdict(self.settings.network).items()},
+            "task": self._task(),
         }
         temporary = path.with_suffix(".partial")
         torch.save(state, temporary)
         os.replace(temporary, path)
 
+    def _task(self) -> dict[str, Any]:
+        """What a run must keep when it is resumed."""
+        network = {name: _plain(value) for name, value in asdict(self.settings.network).items()}
+        return {"network": network, "shape": list(self.grid.shape), "pixel_mm": self.grid.pixel_mm}
+
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint; never unpickles code."""
+        """Continue from a checkpoint; never unpickles code. Every rank but the first goes on with random numbers
+        of its own, or all would see the same slices."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["task"] != self._task():
+                raise ValueError("another network or grid")
             self.denoiser.load_state_dict(state["network"])
             self.ema.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.generator.set_state(state["generator"])
             self.images, self.steps, self.elapsed, self.loss = state["counters"]
+            if self.rank == 0:
+                self.generator.set_state(state["generator"])
+            else:
+                self.generator.manual_seed(self.settings.seed * 1000 + self.rank + 1_000_000 * self.steps)
         except Exception as error:
             raise InputError(
-                f"{path} is not a checkpoint of this network; choose another folder or the network it was made with"
+                f"{path} is not a checkpoint of this network and grid; choose what it was made with, or another folder"
             ) from error
 
 

@@ -7,7 +7,7 @@ import torch
 
 from klip_engine.errors import UsageError
 from klip_engine.operators import Identity, build_operator
-from klip_engine.samplers import DDS, ItemNoise, Measurement, ancestral_step, build_sampler
+from klip_engine.samplers import DDS, ItemNoise, Measurement, ancestral_step, build_sampler, sample_prior
 from klip_engine.samplers.dds import proximal_data_step
 from tests.conftest import GaussianPrior
 
@@ -72,6 +72,13 @@ def test_ancestral_step_keeps_the_marginal():
         x = 2.0 * torch.randn(20000, generator=generator)
         x = ancestral_step(x, x0, 2.0, 1.2, torch.randn(20000, generator=generator), stochasticity)
         assert float(x.std()) == pytest.approx(1.2, rel=0.03)
+
+
+def test_drawn_images_have_the_moments_of_the_prior():
+    prior = GaussianPrior(torch.full((1, 1, *SHAPE), 0.3), 0.25)
+    drawn = sample_prior(prior, ItemNoise(0, [(n, 0) for n in range(300)], (1, *SHAPE), "cpu"), steps=200)
+    assert float(drawn.mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(drawn.var(dim=0).mean()) == pytest.approx(0.25, rel=0.05)
 
 
 def test_noise_depends_on_the_item_alone():

@@ -124,7 +124,8 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(ct_files):
     data = load_slices(find_sources([ct_files / "table.csv"]), GRID)
     whole = train(data, GRID, ct_files / "whole", _settings())
     steps = iter(range(100))
-    train(data, GRID, ct_files / "parts", _settings(), cancelled=lambda: next(steps) >= 1)
+    with pytest.raises(Cancelled):
+        train(data, GRID, ct_files / "parts", _settings(), cancelled=lambda: next(steps) >= 1)
     broken = torch.load(ct_files / "parts" / "checkpoint.pt", weights_only=True)
     assert broken["counters"][0] == 16  # stopped after two of four batches
     resumed = train(data, GRID, ct_files / "parts", _settings(), resume=True)
@@ -137,8 +138,10 @@ def test_an_existing_run_is_not_overwritten_and_needs_the_same_network(ct_files)
     train(data, GRID, ct_files / "run", _settings(images=8))
     with pytest.raises(UsageError, match="resume"):
         train(data, GRID, ct_files / "run", _settings(images=8))
+    with pytest.raises(InputError, match="network and grid"):
+        train(data, WorkingGrid((48, 64), 6.0), ct_files / "run", _settings(images=8), resume=True)
     other = NetworkConfig((16, 32), (1, 1), (False, False), 8, 8)
-    with pytest.raises(InputError, match="not a checkpoint of this network"):
+    with pytest.raises(InputError, match="network and grid"):
         train(data, GRID, ct_files / "run", _settings(images=8, network=other), resume=True)
 
 
@@ -150,11 +153,22 @@ def test_a_stopped_job_says_how_to_continue(ct_files):
     assert not (ct_files / "prior" / "configs").exists()
 
 
-def test_the_length_must_be_given_once(ct_files):
-    data = load_slices(find_sources([ct_files / "patient1.nrrd"]), GRID)
-    for settings in (_settings(images=None), _settings(minutes=1.0)):
-        with pytest.raises(UsageError, match="minutes or images"):
-            train(data, GRID, ct_files / "run", settings)
+@pytest.mark.parametrize("length", [{"images": None}, {"minutes": 1.0}, {"images": 0}])
+def test_the_length_must_be_given_once(length):
+    with pytest.raises(UsageError, match="minutes or images|more than nothing"):
+        _settings(**length)
+
+
+def test_what_does_not_fit_together_is_said_before_anything_is_read(ct_files):
+    with pytest.raises(UsageError, match="multiples of 4"):
+        TrainingJob((ct_files,), ct_files / "prior", WorkingGrid((50, 64), 8.0), _settings())
+    with pytest.raises(UsageError, match="no such patient to leave out: p1"):
+        find_sources([ct_files / "table.csv"], exclude=["p1"])
+    job = TrainingJob(
+        (ct_files / "table.csv",), ct_files / "prior", GRID, _settings(), validation=(ct_files / "table.csv",)
+    )
+    with pytest.raises(UsageError, match="both training and validation"):
+        run_training(job, lambda *_: None, lambda: False)
 
 
 def test_a_finished_run_that_is_resumed_writes_its_bundle_again(ct_files):
