@@ -265,7 +265,7 @@ class _Run:
                 self.generator.manual_seed(self.settings.seed * 1000 + self.rank + 1_000_000 * self.steps)
         except Exception as error:
             raise InputError(
-                f"{path} is not a checkpoint of this network and grid; choose what it was made with, or another folder"
+                f"{path} is not a checkpoint of this network and grid; name what it was made with"
             ) from error
 
 
