@@ -71,7 +71,7 @@ def test_page_is_well_formed_and_self_contained(
 def test_notice_and_summary_come_first(detection: Detection) -> None:
     html = render_report(detection)
     assert html.index(NOTICE) < html.index("2 suspicious regions in 2 of 6 slices") < html.index("<svg")
-    assert "about 5 % of the slices" in html
+    assert "in 5 % of the slices" in html
     assert "above 1.50 are marked" in html
 
 
