@@ -33,7 +33,8 @@ def augment(
     """Training images from finer slices: warped, table removed, averaged down, HU / 1000 clipped to [-1, 1].
 
     hu, body: [batch, 1, factor * h, factor * w] on a grid of `pixel_mm`; returns [batch, 1, h, w]. Warping on a
-    finer grid and averaging afterwards keeps the noise texture that plain interpolation would smooth away.
+    finer grid and averaging afterwards smooths the noise less than interpolating on the working grid would, but
+    it still smooths: with factor 2 the slices of a scan hold 15 to 27 % more fine texture than their warped copies.
     """
     matrix = _random_affine(hu.shape[0], hu.shape[-2:], pixel_mm, settings, generator).to(hu.device)
     grid = functional.affine_grid(matrix, list(hu.shape), align_corners=False)
