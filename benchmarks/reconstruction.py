@@ -14,12 +14,10 @@ import numpy as np
 import torch
 
 from klip_engine.io import read_ct
-from klip_engine.measurement import build_scanner
 from klip_engine.priors import load_prior
-from klip_engine.samplers import DDS
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import OperatorSettings
-from klip_engine.slices import NetworkMeter, score_slices
+from klip_engine.settings import choose_settings
+from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
 from klip_engine.volume import to_working_grid
 
 CASES = {
@@ -46,11 +44,12 @@ def main() -> None:
         pick = np.linspace(first, last, arguments.slices).round().astype(int)
         truth, body = working.hu[pick].clip(-1000, 1000), working.body[pick]
         images = torch.from_numpy(truth / 1000)[:, None]
-        scanner = build_scanner(OperatorSettings("parallel", views=arguments.views), prior.grid, 0)
+        settings = choose_settings("sparse-24", views=arguments.views)
+        scanner, sampler = scanner_and_sampler(prior, settings)
         measured = scanner.operator.forward(images)
         fbp = 1000 * scanner.operator.pseudo_inverse(measured)[:, 0].numpy()
         scored = score_slices(
-            images, scanner, NetworkMeter(prior.denoiser), DDS(), [ScoreTerm()],
+            images, scanner, NetworkMeter(prior.denoiser), sampler, [ScoreTerm()],
             samples=4, seed=0, batch_slices=4, device="cpu",
         )  # fmt: skip
         errors = [rmse(image, truth, body) for image in (fbp, 1000 * scored.reconstruction.numpy())]

@@ -14,10 +14,9 @@ from klip_engine.samplers import Measurement
 from klip_engine.settings import OperatorSettings
 from klip_engine.volume import WorkingGrid
 
-_IMAGE_OPERATORS = ("identity", "blur")
-_IDEAL_SCAN_SIGMA_MM = 0.5
-"""Standard deviation the data term assumes for an ideal scan, in mm of water: about the error that the
-discretisation of the operator itself makes, and the noise of a ray at a standard dose behind 200 mm of water."""
+_IDEAL_SCAN_SIGMA_MM = 0.2
+"""Standard deviation the data term assumes for an ideal scan, in mm of water. Chosen on four slices of unseen
+patients from 24 views: 0.5 and more leave more error, less than 0.1 lets conjugate gradients run out of steps."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SimulatedScanner:
 
 def build_scanner(settings: OperatorSettings, grid: WorkingGrid, seed: int) -> SimulatedScanner:
     """The scanner the settings describe; raises UsageError where they do not fit together."""
-    if settings.name in _IMAGE_OPERATORS:
+    if settings.sees_images:
         if settings.views is not None or settings.dose is not None:
             raise UsageError(f"the operator '{settings.name}' has no views and no dose")
         variance, dose = (settings.noise_hu / 1000) ** 2, None

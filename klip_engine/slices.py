@@ -78,8 +78,13 @@ class ScoredSlices:
 def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tuple[SimulatedScanner, Sampler]:
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
     sampling = settings.sampling
+    predicted = sampling.predicted_variance
     return build_scanner(settings.operator, prior.grid, settings.seed), build_sampler(
-        sampling.sampler, steps=sampling.steps, sigma_max=sampling.sigma_max, sigma_min=sampling.sigma_min
+        sampling.sampler,
+        steps=sampling.steps,
+        sigma_max=sampling.sigma_max,
+        sigma_min=sampling.sigma_min,
+        predicted_variance=not settings.operator.sees_images if predicted is None else predicted,
     )
 
 

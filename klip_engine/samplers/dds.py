@@ -30,7 +30,7 @@ class DDS:
     steps: int = 20
     sigma_max: float = 3.0
     sigma_min: float = 0.006
-    iterations: int = 8
+    iterations: int = 30
     stochasticity: float = 1.0
     predicted_variance: bool = False
 
