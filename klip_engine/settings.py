@@ -42,7 +42,7 @@ class SamplingSettings:
 
     sampler: str = "dds"
     steps: int = 20
-    samples: int = 4
+    samples: int = 2
     sigma_max: float = 3.0
     sigma_min: float = 0.006
     predicted_variance: bool | None = None
@@ -76,7 +76,7 @@ class ScoreSettings:
 SCORES: dict[str, ScoreSettings] = {
     "klip": ScoreSettings("klip", ScoreTerm((0.06, 1.0), "plain"), (15.0,)),
     "klip-variance": ScoreSettings("klip-variance", ScoreTerm((0.06, 1.0), "variance"), (9.0,)),
-    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm((0.2, 1.0), "coherent"), (3.0,)),
+    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm((0.5, 3.0), "coherent"), (3.0,)),
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`)."""
@@ -129,7 +129,7 @@ class DetectionSettings:
 
 PRESETS: dict[str, DetectionSettings] = {
     "default": DetectionSettings(),
-    "fast": DetectionSettings(sampling=SamplingSettings(samples=2, steps=12)),
+    "fast": DetectionSettings(sampling=SamplingSettings(samples=1, steps=12)),
     "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24)),
 }
 """Settings by name: `default` looks at the image itself, `fast` takes a third of the network evaluations,
