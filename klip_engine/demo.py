@@ -27,10 +27,13 @@ def demo_truth() -> dict[str, Any]:
 def demo_verdict(detection: Detection) -> str:
     """One sentence that compares the findings with the inserted lesion."""
     truth = demo_truth()
-    centre = np.asarray(truth["centre_lps_mm"])
-    index = np.rint(detection.geometry.to_index(centre)).astype(int)
-    label = int(detection.regions[index[2], index[1], index[0]])
+    centre, radius = np.asarray(truth["centre_lps_mm"]), max(truth["diameters_mm"]) / 2
+    marked = np.argwhere(detection.regions > 0)
+    offset = detection.geometry.to_lps(marked[:, ::-1]) - centre
+    inside = marked[np.linalg.norm(offset, axis=1) <= radius]
+    labels = sorted({int(detection.regions[tuple(voxel)]) for voxel in inside})
     lesion = f"The inserted {truth['kind']} at LPS ({', '.join(f'{v:.0f}' for v in centre)}) mm"
-    if label:
-        return f"{lesion} is in region {label} of {len(detection.findings)}."
+    if labels:
+        names = ", ".join(str(label) for label in labels)
+        return f"{lesion} was marked: finding {names} of {len(detection.findings)}."
     return f"{lesion} was not marked."

@@ -91,14 +91,14 @@ SCORING_VERSION = 1
 class DetectionSettings:
     """Everything that changes a result, and how it is computed.
 
-    false_alarms: the accepted share of slices without anomaly on which anything is marked; seed: of all random
+    false_alarms: the accepted share of slices drawn from the prior on which anything is marked; seed: of all random
     numbers; batch_slices: slices computed together (changes memory and speed; on the CPU not the label map).
     """
 
     operator: OperatorSettings = field(default_factory=OperatorSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     score: ScoreSettings = SCORES[DEFAULT_SCORE]
-    false_alarms: float = 0.05
+    false_alarms: float = 0.2
     seed: int = 0
     device: str = "auto"
     batch_slices: int = 4

@@ -47,7 +47,7 @@ def test_the_demo_finds_its_lesion(capsys, tmp_path):
     code, printed, _ = _run(capsys, "demo", "-o", tmp_path / "demo", "--progress", "json")
     assert code == 0
     done = json.loads(printed.splitlines()[-1])
-    assert "is in region" in done["verdict"]
+    assert "was marked" in done["verdict"]
     findings = json.loads((tmp_path / "demo" / "findings.json").read_text())
     distances = [
         np.linalg.norm(np.subtract(f["centroid_lps_mm"], demo_truth()["centre_lps_mm"]))
