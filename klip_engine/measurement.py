@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 
 from klip_engine.errors import UsageError
 from klip_engine.operators import LinearOperator, TransmissionNoise, build_operator, noise_preset
-from klip_engine.samplers import Measurement
+from klip_engine.samplers import Measurement, seeded_generator
 from klip_engine.settings import OperatorSettings
 from klip_engine.volume import WorkingGrid
 
@@ -34,7 +33,7 @@ class SimulatedScanner:
             return Measurement(self.operator, self.operator.forward(images), self.variance)
         mu_water = self.dose.mu_water_per_mm
         ideal = mu_water * self.operator.forward((images + 1).clamp(min=0))
-        noisy = self.dose.apply(ideal, [_generator(self.seed, number) for number in slices])
+        noisy = self.dose.apply(ideal, [seeded_generator("measurement", self.seed, number) for number in slices])
         water = self.operator.forward(torch.ones_like(images[:1]))
         return Measurement(self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2))
 
@@ -57,8 +56,3 @@ def build_scanner(settings: OperatorSettings, grid: WorkingGrid, seed: int) -> S
         start_deg=settings.start_deg,
     )
     return SimulatedScanner(operator, variance, dose, seed)
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    digest = hashlib.sha256(f"measurement/{seed}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

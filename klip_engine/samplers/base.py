@@ -82,7 +82,7 @@ class ItemNoise:
     """
 
     def __init__(self, seed: int, items: Sequence[tuple[int, int]], shape: tuple[int, ...], device: str) -> None:
-        self._generators = [_generator(seed, *item) for item in items]
+        self._generators = [seeded_generator(seed, *item) for item in items]
         self._shape = shape
         self._device = device
 
@@ -95,6 +95,7 @@ class ItemNoise:
         return torch.stack(images).to(self._device)
 
 
-def _generator(seed: int, item: int, sample: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{item}/{sample}".encode()).digest()
+def seeded_generator(*key: int | str) -> torch.Generator:
+    """A CPU generator whose numbers depend on the key alone."""
+    digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

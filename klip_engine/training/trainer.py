@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.settings import plain_data
 from klip_engine.training.augmentation import Augmentation, augment
 from klip_engine.training.dataset import SliceSet
 from klip_engine.volume import WorkingGrid
@@ -245,8 +246,11 @@ class _Run:
 
     def _task(self) -> dict[str, Any]:
         """What a run must keep when it is resumed."""
-        network = {name: _plain(value) for name, value in asdict(self.settings.network).items()}
-        return {"network": network, "shape": list(self.grid.shape), "pixel_mm": self.grid.pixel_mm}
+        return {
+            "network": plain_data(asdict(self.settings.network)),
+            "shape": list(self.grid.shape),
+            "pixel_mm": self.grid.pixel_mm,
+        }
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; never unpickles code. Every rank but the first goes on with random numbers
@@ -315,7 +319,3 @@ def _join_process_group(device: str) -> tuple[int, int]:
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return int(os.environ.get("RANK", "0")), world
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
