@@ -13,13 +13,19 @@ from klip_engine.volume import AIR_HU
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random affine map (uniform) and how often the table is left in the picture."""
+    """Ranges of the random affine map (uniform), standard deviation of the random smooth deformation on top of it
+    (displacements drawn `elastic_spacing_mm` apart), and how often the table is left in the picture."""
 
     rotation_deg: float = 6.0
     shift_mm: float = 15.0
     scale: float = 0.10
     stretch: float = 0.05
+    elastic_mm: float = 3.0
+    elastic_spacing_mm: float = 64.0
     keep_table: float = 0.2
+
+
+NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, keep_table=0)
 
 
 def augment(
@@ -30,19 +36,39 @@ def augment(
     settings: Augmentation,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Training images from finer slices: warped, table removed, averaged down, HU / 1000 clipped to [-1, 1].
+    """Training images from finer slices: warped, averaged down, table removed, HU / 1000 clipped to [-1, 1].
 
     hu, body: [batch, 1, factor * h, factor * w] on a grid of `pixel_mm`; returns [batch, 1, h, w]. Warping on a
-    finer grid and averaging afterwards smooths the noise less than interpolating on the working grid would, but
-    it still smooths: with factor 2 the slices of a scan hold 15 to 27 % more fine texture than their warped copies.
+    finer grid and averaging afterwards keeps most of the noise texture, which interpolating on the working grid
+    would smooth away: with factor 3, 86 % of the standard deviation of the finest texture, with factor 2, 79 %.
     """
-    matrix = _random_affine(hu.shape[0], hu.shape[-2:], pixel_mm, settings, generator).to(hu.device)
+    batch, _, height, width = hu.shape
+    matrix = _random_affine(batch, hu.shape[-2:], pixel_mm, settings, generator)
     grid = functional.affine_grid(matrix, list(hu.shape), align_corners=False)
-    warped = functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU
-    inside = functional.grid_sample(body.to(hu.dtype), grid, align_corners=False) > 0.5
-    keep = torch.rand(hu.shape[0], generator=generator).to(hu.device) < settings.keep_table
+    if settings.elastic_mm > 0:
+        grid = grid + _random_deformation(batch, hu.shape[-2:], pixel_mm, settings, generator)
+    grid = grid.to(hu.device)
+    warped = functional.avg_pool2d(functional.grid_sample(hu - AIR_HU, grid, align_corners=False), factor) + AIR_HU
+    coarse_grid = functional.interpolate(
+        grid.permute(0, 3, 1, 2), size=(height // factor, width // factor), mode="bilinear", align_corners=False
+    ).permute(0, 2, 3, 1)
+    coarse_body = functional.avg_pool2d(body.to(hu.dtype), factor)
+    inside = functional.grid_sample(coarse_body, coarse_grid, align_corners=False) > 0.5
+    keep = torch.rand(batch, generator=generator).to(hu.device) < settings.keep_table
     masked = torch.where(inside | keep.view(-1, 1, 1, 1), warped, torch.full_like(warped, AIR_HU))
-    return (functional.avg_pool2d(masked, factor) / 1000.0).clamp(-1.0, 1.0)
+    return (masked / 1000.0).clamp(-1.0, 1.0)
+
+
+def _random_deformation(
+    batch: int, size: torch.Size, pixel_mm: float, settings: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """Smooth displacements [batch, height, width, 2] (x, y) in the normalised coordinates of `grid_sample`."""
+    length_mm = [n * pixel_mm for n in size]
+    knots = [max(4, round(length / settings.elastic_spacing_mm)) for length in length_mm]
+    coarse = settings.elastic_mm * torch.randn(batch, 2, *knots, generator=generator)
+    smooth = functional.interpolate(coarse, size=tuple(size), mode="bicubic", align_corners=True)
+    half = torch.tensor([length_mm[1] / 2, length_mm[0] / 2]).view(1, 2, 1, 1)
+    return (smooth / half).permute(0, 2, 3, 1)
 
 
 def _random_affine(

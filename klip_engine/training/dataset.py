@@ -83,7 +83,7 @@ def find_sources(paths: Iterable[Path], exclude: Sequence[str] = ()) -> list[Sou
 def load_slices(
     sources: Sequence[Source],
     grid: WorkingGrid,
-    factor: int = 2,
+    factor: int = 3,
     progress: Callable[[int, int], None] | None = None,
 ) -> SliceSet:
     """Read every source and bring its healthy slices onto `grid` refined by `factor` (see `augment`).

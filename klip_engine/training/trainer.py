@@ -24,7 +24,7 @@ from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.settings import plain_data
-from klip_engine.training.augmentation import Augmentation, augment
+from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from klip_engine.training.dataset import SliceSet
 from klip_engine.volume import WorkingGrid
 
@@ -278,9 +278,8 @@ def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[st
     pick = torch.linspace(0, len(data) - 1, min(limit, len(data))).round().long()
     device = next(denoiser.parameters()).device
     factor = data.hu.shape[-1] // denoiser.image_shape[1]
-    still = Augmentation(0, 0, 0, 0, 0)
     generator = torch.Generator().manual_seed(0)
-    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, still, generator).to(device)
+    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, NO_AUGMENTATION, generator).to(device)
     scores = {}
     with torch.no_grad():
         for level in VALIDATION_SIGMAS:
