@@ -1,23 +1,27 @@
-"""Null distributions: slices drawn from the prior itself, measured and scored like any other."""
+"""Null distributions: slices without anomaly, real or drawn from the prior, measured and scored like any other."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from klip_engine.errors import PriorError, resource_errors
-from klip_engine.priors import PriorBundle
+from klip_engine.errors import InputError, PriorError, resource_errors
+from klip_engine.io import read_ct
+from klip_engine.io.sources import Source, healthy_slices
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, Watch, score_hu
-from klip_engine.volume import AIR_HU, BoolArray, FloatArray, body_mask
+from klip_engine.volume import AIR_HU, FloatArray, WorkingGrid, body_mask, to_working_grid
 
 DRAW_STEPS = 60
+DRAWN_SLICES = 256
 _NULL_SEED = 0
 _DRAW_SEED = 1_000_003
 """The null belongs to the settings, not to a run: its seeds are its own, and drawn slices and their
@@ -29,37 +33,67 @@ def calibrate(
     settings: DetectionSettings,
     device: str,
     *,
-    count: int = 256,
+    healthy: ReferenceSlices | None = None,
+    count: int | None = None,
     watch: Watch | None = None,
 ) -> NullDistribution:
-    """The null distribution for these settings: `count` slices drawn from the prior, measured and scored.
+    """The null distribution for these settings, measured on slices without anomaly.
 
-    A slice the prior draws is healthy by construction, so whatever pulls at it is what the method does to
-    anatomy the prior knows. The settings' seed is not used.
+    healthy: real healthy slices; by default those kept beside the prior; where there are none, slices are drawn
+    from the prior (healthy by construction, but cruder than real ones). count: at most so many of them; by default
+    all, or `DRAWN_SLICES` drawn ones. The settings' seed is not used.
     """
     with resource_errors():
         meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
         settings = replace(settings, seed=_NULL_SEED)
-        hu = draw_slices(prior, count, settings, device, meter)
-        body = np.concatenate([body_mask(one[None], prior.grid.pixel_mm) for one in hu])
-        hu[~body] = AIR_HU
-        return null_of_slices(hu, body, prior, settings, device, meter)
+        healthy = healthy or load_reference(prior.folder, prior.grid.shape)
+        if healthy is None:
+            healthy = drawn_slices(prior, count or DRAWN_SLICES, settings, device, meter)
+            source = f"{len(healthy)} slices drawn from the prior"
+        else:
+            healthy = healthy.evenly(count or len(healthy))
+            source = healthy.describe()
+        scored = score_hu(healthy.hu, prior, settings, device, meter, "calibrating")
+        maps = block_maps(scored.density, settings.score.blocks(prior.grid.pixel_mm))
+        scales = block_scales(maps, healthy.body)
+        maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
+        return null_from_scores(maxima.tolist(), scales, settings.null_settings(prior.sha256), source)
 
 
-def null_of_slices(
-    hu: FloatArray,
-    body: BoolArray,
-    prior: PriorBundle,
-    settings: DetectionSettings,
-    device: str,
-    meter: NetworkMeter,
-) -> NullDistribution:
-    """The null distribution that slices hu [n, h, w] without anomaly give; body [n, h, w]."""
-    scored = score_hu(hu, prior, settings, device, meter, "calibrating")
-    maps = block_maps(scored.density[:, 0], settings.score.blocks(prior.grid.pixel_mm))
-    scales = block_scales(maps, body)
-    maxima = slice_maxima(combine_blocks(maps, scales), body)
-    return null_from_scores(maxima.tolist(), scales, settings.null_settings(prior.sha256))
+def healthy_reference(
+    sources: Sequence[Source],
+    grid: WorkingGrid,
+    per_scan: int,
+    watch: Watch,
+) -> ReferenceSlices:
+    """Evenly chosen healthy slices, at most `per_scan` of each scan, on a prior's grid.
+
+    Raises InputError when a scan cannot be read or no healthy slice is left.
+    """
+    hu, body, scan = [], [], []
+    for number, source in enumerate(sources):
+        watch.check()
+        working = to_working_grid(read_ct(source.path).volume, grid)
+        usable = healthy_slices(source, working.source_slices, len(working.hu)) & working.body.any(axis=(1, 2))
+        found = np.flatnonzero(usable)
+        pick = found[np.linspace(0, len(found) - 1, min(per_scan, len(found))).round().astype(int)]
+        hu.append(working.hu[pick])
+        body.append(working.body[pick])
+        scan += [number] * len(pick)
+        watch.tell("reading", number + 1, len(sources))
+    if not scan:
+        raise InputError("the healthy scans hold no healthy slice: check the ranges in the column 'slices'")
+    return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan))
+
+
+def drawn_slices(
+    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
+) -> ReferenceSlices:
+    """Slices drawn from the prior, without what lies outside their body."""
+    hu = draw_slices(prior, count, settings, device, meter)
+    body = np.concatenate([body_mask(one[None], prior.grid.pixel_mm) for one in hu])
+    hu[~body] = AIR_HU
+    return ReferenceSlices(hu, body, np.arange(count))
 
 
 def draw_slices(

@@ -125,7 +125,7 @@ def _score_map(
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    maps = block_maps(scored.density[:, 0], settings.score.blocks(bundle.grid.pixel_mm))
+    maps = block_maps(scored.density, settings.score.blocks(bundle.grid.pixel_mm))
     score = np.where(working.body, combine_blocks(maps, null.scales), 0).astype(np.float32)
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
@@ -141,8 +141,8 @@ def _null(
     if null is None:
         null = calibrate(bundle, settings, device, count=NULL_SLICES_ON_DEMAND, watch=watch)
         notices.append(
-            f"No null distribution was known for these settings; one was made from {NULL_SLICES_ON_DEMAND} "
-            f"slices drawn from the prior{_keep(null)}. `klip-engine calibrate` makes a finer one."
+            f"No null distribution was known for these settings; one was made from {null.source}{_keep(null)}. "
+            "`klip-engine calibrate` makes a finer one."
         )
     if settings.false_alarms < null.finest_rate:
         notices.append(

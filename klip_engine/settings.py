@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from klip_engine.errors import UsageError
-from klip_engine.scoring.klip import ScoreTerm
+from klip_engine.scoring.klip import ScoreTerm, Weighting
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,19 @@ class OperatorSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the posterior is sampled: the sampler's name, noise levels (sigma in units of 1000 HU) and samples."""
+    """How the posterior is sampled: the sampler's name, noise levels (sigma in units of 1000 HU) and samples.
+
+    The defaults are for images: what their measurement leaves open is settled at low noise levels, and higher or
+    denser ones changed no figure. Scans need `SCAN_SAMPLING`.
+    """
 
     sampler: str = "dds"
-    steps: int = 20
+    steps: int = 12
     samples: int = 2
-    sigma_max: float = 3.0
-    sigma_min: float = 0.006
+    sigma_max: float = 1.2
+    sigma_min: float = 0.02
+    antithetic: bool = True
+    """Samples come in pairs of opposite noise: in their mean most of the noise's own effect cancels."""
     predicted_variance: bool | None = None
     """Whether the data term trusts each pixel of the prior's mean by the variance the prior predicts; None: CT
     scans yes (less error from 24 views), for identity and blur no (the data settle every pixel anyway)."""
@@ -56,16 +64,20 @@ class SamplingSettings:
             raise UsageError("sampling needs 0 < sigma_min < sigma_max")
 
 
+SCAN_SAMPLING = SamplingSettings(steps=20, sigma_max=3.0, sigma_min=0.006)
+"""For scans and blurred images, where the prior has to fill in what was not measured, from coarse to fine."""
+
+
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How the pulls become a score map: the integral, and the sizes of the blocks it is averaged over.
+    """How the pulls become a score map: the integrals, and the sizes of the blocks they are averaged over.
 
-    With several block sizes each map is divided by its typical highest value on null slices, and the largest
+    With several of either, each map is divided by its typical highest value on null slices, and the largest
     counts at every pixel.
     """
 
     name: str
-    term: ScoreTerm
+    terms: tuple[ScoreTerm, ...]
     block_mm: tuple[float, ...]
 
     def blocks(self, pixel_mm: float) -> tuple[int, ...]:
@@ -74,16 +86,30 @@ class ScoreSettings:
 
 
 SCORES: dict[str, ScoreSettings] = {
-    "klip": ScoreSettings("klip", ScoreTerm((0.06, 1.0), "plain"), (15.0,)),
-    "klip-variance": ScoreSettings("klip-variance", ScoreTerm((0.06, 1.0), "variance"), (9.0,)),
-    "klip-coherent": ScoreSettings("klip-coherent", ScoreTerm((0.5, 3.0), "coherent"), (3.0,)),
+    "klip": ScoreSettings("klip", (ScoreTerm((0.06, 1.0), "plain"),), (15.0,)),
+    "klip-variance": ScoreSettings("klip-variance", (ScoreTerm((0.06, 1.0), "variance"),), (9.0,)),
+    "klip-coherent": ScoreSettings("klip-coherent", (ScoreTerm((0.2, 0.7), "coherent", 1.5),), (3.0,)),
+    "klip-multiscale": ScoreSettings(
+        "klip-multiscale",
+        (
+            ScoreTerm((0.02, 0.08), "coherent", 1.0),
+            ScoreTerm((0.02, 0.08), "coherent", 1.5),
+            ScoreTerm((0.2, 0.7), "coherent", 1.5),
+            ScoreTerm((0.2, 0.7), "coherent", 2.2),
+        ),
+        (3.0,),
+    ),
+    "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
-`klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`)."""
+`klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
+takes the strongest of four of these: low noise levels, where faint and small things show, and middle ones, where
+strong and wide ones do, each on two scales. `kl` is the whole divergence, without window or block, for
+comparison."""
 
-DEFAULT_SCORE = "klip-coherent"
+DEFAULT_SCORE = "klip-multiscale"
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Part of every null distribution's key: raise it when scores of the same settings change."""
 
 
@@ -110,15 +136,35 @@ class DetectionSettings:
             raise UsageError("batch_slices must be at least 1")
         if int(self.seed) != self.seed or self.seed < 0:
             raise UsageError("the seed is a whole number of at least 0")
-        low, high = self.score.term.window
-        if not max(low, self.sampling.sigma_min) < min(high, self.sampling.sigma_max):
-            raise UsageError("the score's window holds none of the sampled noise levels")
+        for low, high in (term.window for term in self.score.terms):
+            if not max(low, self.sampling.sigma_min) < min(high, self.sampling.sigma_max):
+                raise UsageError("a window of the score holds none of the sampled noise levels")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for results."""
         plain = plain_data(asdict(self))
         assert isinstance(plain, dict)
         return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> DetectionSettings:
+        """Settings from what `to_dict` gave, after JSON; what a result adds to them ("null") is left aside.
+
+        What is missing keeps its default. Raises UsageError naming what is unknown or of the wrong kind.
+        """
+        try:
+            known = {name: value for name, value in plain.items() if name != "null"}
+            parts: dict[str, Any] = {
+                "operator": lambda part: OperatorSettings(**part),
+                "sampling": lambda part: SamplingSettings(**part),
+                "score": _score_from,
+            }
+            given = {name: parts[name](value) if name in parts else value for name, value in known.items()}
+            settings = cls(**given)
+            settings.to_dict()
+            return settings
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise UsageError(f"these are not settings of a detection: {error}") from error
 
     def null_settings(self, prior_sha256: str) -> dict[str, Any]:
         """What a null distribution depends on: everything that changes scores, and nothing else."""
@@ -129,16 +175,17 @@ class DetectionSettings:
 
 PRESETS: dict[str, DetectionSettings] = {
     "default": DetectionSettings(),
-    "fast": DetectionSettings(sampling=SamplingSettings(samples=1, steps=12)),
-    "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24)),
+    "fast": DetectionSettings(sampling=SamplingSettings(steps=6)),
+    "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24), sampling=SCAN_SAMPLING),
 }
-"""Settings by name: `default` looks at the image itself, `fast` takes a third of the network evaluations,
+"""Settings by name: `default` looks at the image itself, `fast` takes half of the network evaluations,
 `sparse-24` is the paper's task, 24 parallel views."""
 
 
 def choose_settings(
     preset: str = "default",
     *,
+    settings: str | Path | None = None,
     operator: str | None = None,
     views: int | None = None,
     sampler: str | None = None,
@@ -150,15 +197,52 @@ def choose_settings(
     seed: int | None = None,
     batch_slices: int | None = None,
 ) -> DetectionSettings:
-    """Settings from a preset and what the user said beside it; raises UsageError naming the choices."""
-    settings = _named(PRESETS, preset, "preset")
+    """Settings from a preset, or else from a file (see `read_settings`), and what the user said beside it.
+
+    Naming another operator than the preset's brings the sampling that suits it. Raises UsageError naming the
+    choices.
+    """
+    if settings is not None and preset != "default":
+        raise UsageError("give either a preset or a file with settings, not both")
+    base = _named(PRESETS, preset, "preset") if settings is None else read_settings(Path(settings))
+    if operator is not None and operator != base.operator.name:
+        suits = SamplingSettings() if operator == OperatorSettings.name else SCAN_SAMPLING
+        base = replace(base, sampling=suits)
     return replace(
-        settings,
-        operator=_given(settings.operator, name=operator, views=views),
-        sampling=_given(settings.sampling, sampler=sampler, steps=steps, samples=samples),
-        score=settings.score if score is None else _named(SCORES, score, "score"),
+        base,
+        operator=_given(base.operator, name=operator, views=views),
+        sampling=_given(base.sampling, sampler=sampler, steps=steps, samples=samples),
+        score=base.score if score is None else _named(SCORES, score, "score"),
         **_without_none(false_alarms=false_alarms, device=device, seed=seed, batch_slices=batch_slices),
     )
+
+
+def read_settings(path: Path) -> DetectionSettings:
+    """Settings from a JSON file: what `klip-engine tune` wrote, or a findings.json, to run the same again.
+
+    Raises UsageError when it cannot be read or holds something else.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the settings {path}: it is missing or not JSON") from error
+    inner = plain.get("settings", plain) if isinstance(plain, dict) else plain
+    if not isinstance(inner, dict):
+        raise UsageError(f"{path} holds no settings of a detection")
+    return DetectionSettings.from_dict(inner)
+
+
+def _score_from(part: dict[str, Any]) -> ScoreSettings:
+    def infinite(value: Any) -> float:
+        return math.inf if value == "infinity" else float(value)
+
+    terms = []
+    for term in part["terms"]:
+        low, high = term["window"]
+        terms.append(ScoreTerm(**(term | {"window": (infinite(low), infinite(high))})))
+        if terms[-1].weighting not in get_args(Weighting):
+            raise UsageError(f"no weighting is called '{terms[-1].weighting}'")
+    return ScoreSettings(**(part | {"terms": tuple(terms), "block_mm": tuple(float(b) for b in part["block_mm"])}))
 
 
 def plain_data(value: Any) -> Any:

@@ -98,9 +98,10 @@ def score_hu(
         scanner,
         meter,
         sampler,
-        [settings.score.term],
+        settings.score.terms,
         samples=settings.sampling.samples,
         seed=settings.seed,
+        antithetic=settings.sampling.antithetic,
         batch_slices=settings.batch_slices,
         device=device,
         stage=stage,
@@ -117,13 +118,16 @@ def score_slices(
     *,
     samples: int,
     seed: int,
+    antithetic: bool = False,
+    first_number: int = 0,
     batch_slices: int,
     device: str,
     stage: str = "reconstructing",
 ) -> ScoredSlices:
     """Measure, reconstruct and score images [n, 1, h, w], x = HU / 1000.
 
-    A slice's random numbers depend on the seed and its place in `images` alone. Memory beyond the result is
+    A slice's random numbers depend on the seed and its number alone: its place in `images`, counted from
+    `first_number`. Memory beyond the result is
     that of one batch, whatever the number of steps and samples.
     """
     count, _, height, width = images.shape
@@ -133,18 +137,20 @@ def score_slices(
     total = count * samples * len(levels)
     done = 0
     for first in range(0, count, batch_slices):
-        numbers = range(first, min(first + batch_slices, count))
-        batch = images[numbers.start : numbers.stop].to(device)
+        places = slice(first, min(first + batch_slices, count))
+        batch = images[places].to(device)
+        numbers = range(first_number + first, first_number + first + len(batch))
         measured = scanner.measure(batch, numbers).repeated(samples)
-        noise = ItemNoise(seed, [(n, s) for n in numbers for s in range(samples)], (1, height, width), device)
+        items = [(n, s) for n in numbers for s in range(samples)]
+        noise = ItemNoise(seed, items, (1, height, width), device, antithetic)
         accumulator = KlipAccumulator(terms, levels, len(numbers), samples)
         for step in sampler(meter, measured, noise):
             accumulator.add(step)
             done += len(noise)
             meter.watch.tell(stage, done, total)
-        density[first : numbers.stop] = accumulator.density().cpu()
+        density[places] = accumulator.density().cpu()
         sample_mean = step.posterior_mean.view(len(numbers), samples, height, width).mean(dim=1)
-        reconstruction[first : numbers.stop] = sample_mean.cpu()
+        reconstruction[places] = sample_mean.cpu()
     return ScoredSlices(density, reconstruction)
 
 

@@ -2,5 +2,15 @@
 
 from klip_engine.priors.base import Denoiser, PriorMean
 from klip_engine.priors.bundle import PriorBundle, load_prior, save_bundle
+from klip_engine.priors.reference import ReferenceSlices, load_reference, save_reference
 
-__all__ = ["Denoiser", "PriorBundle", "PriorMean", "load_prior", "save_bundle"]
+__all__ = [
+    "Denoiser",
+    "PriorBundle",
+    "PriorMean",
+    "ReferenceSlices",
+    "load_prior",
+    "load_reference",
+    "save_bundle",
+    "save_reference",
+]

@@ -5,6 +5,7 @@
     NAME/models/model.safetensors
     NAME/docs/README.md          the model card
     NAME/null/*.json             null distributions (written by `klip-engine calibrate`)
+    NAME/reference/              healthy slices for null distributions of new settings (`priors.reference`)
 
 Loading runs no code from the bundle: the only network class accepted is MONAI's `DiffusionModelUNet`, its
 arguments are plain data, and weights are safetensors.

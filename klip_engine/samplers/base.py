@@ -78,11 +78,22 @@ class ItemNoise:
     """Standard normal images whose values depend on the item alone, not on batch size or order.
 
     Each item (a slice and the number of its sample) has its own CPU generator, seeded by a hash of the run's
-    seed and the item.
+    seed and the item. antithetic: every second sample of a slice gets the negative of the noise of the one before
+    it (antithetic variates, Hammersley and Morton 1956): each is still standard normal, but in their mean whatever
+    the network answers linearly to the noise cancels.
     """
 
-    def __init__(self, seed: int, items: Sequence[tuple[int, int]], shape: tuple[int, ...], device: str) -> None:
-        self._generators = [seeded_generator(seed, *item) for item in items]
+    def __init__(
+        self,
+        seed: int,
+        items: Sequence[tuple[int, int]],
+        shape: tuple[int, ...],
+        device: str,
+        antithetic: bool = False,
+    ) -> None:
+        self._signs = torch.tensor([-1.0 if antithetic and sample % 2 else 1.0 for _, sample in items])
+        group = 2 if antithetic else 1
+        self._generators = [seeded_generator(seed, number, sample - sample % group) for number, sample in items]
         self._shape = shape
         self._device = device
 
@@ -92,7 +103,8 @@ class ItemNoise:
     def draw(self) -> torch.Tensor:
         """The next standard normal image of every item, [items, *shape]."""
         images = [torch.randn(self._shape, generator=generator) for generator in self._generators]
-        return torch.stack(images).to(self._device)
+        signs = self._signs.view(-1, *[1] * len(self._shape))
+        return (signs * torch.stack(images)).to(self._device)
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:

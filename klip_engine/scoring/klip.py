@@ -24,9 +24,9 @@ from klip_engine.samplers.base import Step
 
 Weighting = Literal["plain", "variance", "coherent"]
 """plain: |delta|^2 / sigma^2, the paper's; variance: |delta|^2 / Var[x0 | x_t], the pull in standard deviations
-of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue; coherent: the same,
-but the signed pulls are first averaged over the samples and over a Gaussian neighbourhood: noise and edges pull
-to both sides and cancel, a lesion pulls to one."""
+of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue; coherent: the signed
+pulls, averaged over the samples and over a Gaussian neighbourhood G, against the variance expected there,
+(G * delta)^2 / (G * Var[x0 | x_t]): noise and edges pull to both sides and cancel, a lesion pulls to one."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
@@ -74,10 +74,11 @@ class KlipAccumulator:
             return pull.square().view(grouped).mean(dim=1) / step.sigma**2
         if step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
-        deviations = pull * torch.exp(-0.5 * step.log_variance)
+        variance = step.log_variance.exp()
         if term.weighting == "variance":
-            return deviations.square().view(grouped).mean(dim=1)
-        return gaussian_mean(deviations.view(grouped).mean(dim=1), term.coherence_pixels).square()
+            return (pull.square() / variance).view(grouped).mean(dim=1)
+        coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
+        return coherent.square() / gaussian_mean(variance.view(grouped).mean(dim=1), term.coherence_pixels)
 
     def density(self) -> torch.Tensor:
         """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""

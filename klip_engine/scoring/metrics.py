@@ -1,4 +1,4 @@
-"""How well scores tell lesions from healthy tissue: AUROC per image and per dataset, average precision."""
+"""How well scores tell lesions from healthy tissue: AUROC per image and per dataset, average precision, FROC."""
 
 from __future__ import annotations
 
@@ -66,6 +66,91 @@ def average_precision(positive_scores: npt.ArrayLike, negative_scores: npt.Array
     true_found = positive.size - np.searchsorted(positive, positive, side="left")
     false_found = negative.size - np.searchsorted(negative, positive, side="left")
     return float(np.mean(true_found / (true_found + false_found)))
+
+
+def roc_curve(positive_scores: npt.ArrayLike, negative_scores: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """False and true positive rates at every threshold, from none to all marked; both start at 0 and end at 1.
+
+    The area under the polygon through these points is `auroc`. Raises UsageError as that does.
+    """
+    positive, negative = (np.sort(_scores(p, name)) for p, name in (
+        (positive_scores, "positive"), (negative_scores, "negative")))  # fmt: skip
+    thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
+    true_rate = 1 - np.searchsorted(positive, thresholds, side="left") / positive.size
+    false_rate = 1 - np.searchsorted(negative, thresholds, side="left") / negative.size
+    return np.concatenate([[0.0], false_rate]), np.concatenate([[0.0], true_rate])
+
+
+def peaks(
+    score_map: npt.ArrayLike, body: npt.ArrayLike, radius: float, limit: int = 50
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The places a score map marks: its highest pixels in the body, no two within `radius` pixels of each other.
+
+    Non-maximum suppression: the highest pixel of the body is a peak, all pixels at most `radius` from it are
+    taken out, and so on (equal pixels in raster order), at most `limit` times. Returns positions [n, 2] as (row,
+    column) and scores [n], highest first. Raises UsageError when the shapes differ.
+    """
+    score, inside = np.asarray(score_map, dtype=np.float64), np.asarray(body, dtype=bool)
+    if score.ndim != 2 or score.shape != inside.shape:
+        raise UsageError(f"Score map {score.shape} and body {inside.shape} differ or are no image.")
+    left = inside & np.isfinite(score)
+    rows, columns = np.nonzero(left)
+    order = np.argsort(-score[rows, columns], kind="stable")
+    reach = int(radius)
+    found: list[tuple[int, int]] = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if not left[row, column]:
+            continue
+        found.append((row, column))
+        if len(found) == limit:
+            break
+        top, start = max(0, row - reach), max(0, column - reach)
+        part = left[top : row + reach + 1, start : column + reach + 1]
+        y, x = np.ogrid[top - row : top - row + part.shape[0], start - column : start - column + part.shape[1]]
+        part[y * y + x * x <= radius * radius] = False
+    positions = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return positions, score[positions[:, 0], positions[:, 1]]
+
+
+def froc_sensitivity(
+    lesion_scores: npt.ArrayLike, false_scores: npt.ArrayLike, healthy_slices: int, rates: Sequence[float]
+) -> list[float]:
+    """Share of lesions found where at most `rate` false regions are marked per healthy slice, for each rate.
+
+    lesion_scores: for each lesion the highest score of a marked place on it, -inf where none is; false_scores:
+    of all marked places on the healthy slices together. A rate allows floor(rate * healthy_slices) false
+    regions; a lesion is found when it scores above every false region that is not allowed.
+
+    The free-response operating characteristic of Bunch, Hamilton, Sanderson and Simmons, J. Appl. Photogr. Eng.
+    4, 1978, 166-171, with false regions counted on slices without lesion. Raises UsageError when there is no
+    lesion or no healthy slice, for a NaN or a negative rate.
+    """
+    lesions = _scores(lesion_scores, "lesion")
+    false = np.sort(np.asarray(false_scores, dtype=np.float64).ravel())[::-1]
+    if np.isnan(false).any() or healthy_slices < 1 or any(not rate >= 0 for rate in rates):
+        raise UsageError("An FROC needs a healthy slice, false scores without NaN and rates of at least 0.")
+    found = []
+    for rate in rates:
+        allowed = int(np.floor(rate * healthy_slices + 1e-9))
+        limit = false[allowed] if allowed < false.size else -np.inf
+        found.append(float((lesions > limit).mean()))
+    return found
+
+
+def touching_blocks(mask: npt.ArrayLike, block: int) -> BoolArray:
+    """Sliding blocks of block x block pixels (odd), named by their middle, with any pixel in the mask [h, w].
+
+    Raises UsageError for an even block.
+    """
+    pixels = np.asarray(mask, dtype=bool)
+    if block < 1 or block % 2 == 0:
+        raise UsageError(f"A sliding block has an odd size, not {block}.")
+    out = pixels
+    for axis in (0, 1):
+        padding = [(block // 2, block // 2) if a == axis else (0, 0) for a in (0, 1)]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(out, padding), block, axis=axis)
+        out = np.asarray(windows.any(axis=-1))
+    return out
 
 
 def touched_blocks(mask: npt.ArrayLike, block: int) -> BoolArray:

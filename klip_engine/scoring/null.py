@@ -16,7 +16,7 @@ import numpy as np
 
 from klip_engine.errors import PriorError, UsageError
 
-SCHEMA = "klip-null/1"
+SCHEMA = "klip-null/2"
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class NullDistribution:
     """For each block size its typical highest value, by which scores are divided."""
     settings: dict[str, Any]
     """What they were measured with; scores are comparable only under the same settings."""
+    source: str = ""
+    """In words: which slices these are."""
 
     def __post_init__(self) -> None:
         if not self.maxima or not all(math.isfinite(value) for value in self.maxima):
             raise PriorError("a null distribution needs finite scores; calibrate the prior again")
 
     def identity(self) -> dict[str, Any]:
-        """Its key and number of slices, as written into every result."""
-        return {"key": settings_key(self.settings), "slices": len(self.maxima)}
+        """Its key, number of slices and their source, as written into every result."""
+        return {"key": settings_key(self.settings), "slices": len(self.maxima), "source": self.source}
 
     def p_value(self, score: float) -> float:
         """(1 + number of null slices scoring at least this) / (1 + number of null slices).
@@ -69,6 +71,7 @@ class NullDistribution:
         path = folder / f"{settings_key(self.settings)}.json"
         record = {
             "schema": SCHEMA,
+            "source": self.source,
             "settings": self.settings,
             "scales": list(self.scales),
             "maxima": list(self.maxima),
@@ -92,11 +95,11 @@ def writable_folder(folder: Path) -> Path:
 
 
 def null_from_scores(
-    maxima: Sequence[float], scales: Sequence[float], settings: dict[str, Any]
+    maxima: Sequence[float], scales: Sequence[float], settings: dict[str, Any], source: str = ""
 ) -> NullDistribution:
     """A null distribution from slice scores in any order."""
     return NullDistribution(
-        tuple(sorted(float(value) for value in maxima)), tuple(float(s) for s in scales), settings
+        tuple(sorted(float(value) for value in maxima)), tuple(float(s) for s in scales), settings, source
     )
 
 
@@ -112,7 +115,7 @@ def find_null(folder: Path, settings: dict[str, Any]) -> NullDistribution | None
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA or record["settings"] != settings:
             raise ValueError("it was made for other settings")
-        return null_from_scores(record["maxima"], record["scales"], record["settings"])
+        return null_from_scores(record["maxima"], record["scales"], record["settings"], record["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PriorError(f"the null distribution {path} is damaged: {error}; calibrate again") from error
 

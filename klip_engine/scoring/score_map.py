@@ -1,4 +1,4 @@
-"""From KLIP densities to the score map a user sees: block averages, several sizes brought to one scale."""
+"""From KLIP densities to the score map a user sees: block averages, terms and sizes brought to one scale."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from klip_engine.volume import BoolArray, FloatArray
 
 
 def block_maps(density: torch.Tensor, blocks: Sequence[int]) -> FloatArray:
-    """Mean KLIP density per pixel over each block size, [blocks, n, h, w], from a density [n, h, w]."""
-    return np.stack([block_means(density, block).numpy() for block in blocks])
+    """Mean KLIP density per pixel of each term over each block size, [terms * blocks, n, h, w], from densities
+    [n, terms, h, w]; the sizes of the first term come first."""
+    return np.stack([block_means(one, block).numpy() for one in density.unbind(1) for block in blocks])
 
 
 def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:
@@ -22,13 +23,13 @@ def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:
 
 
 def block_scales(maps: FloatArray, body: BoolArray) -> tuple[float, ...]:
-    """The typical highest value of each block size on null slices: the median of the slice maxima.
+    """The typical highest value of each map on null slices: the median of the slice maxima.
 
-    maps: [blocks, n, h, w]; body: [n, h, w].
+    maps: [maps, n, h, w] from `block_maps`; body: [n, h, w].
     """
     return tuple(float(np.median(slice_maxima(m, body))) or 1.0 for m in maps)
 
 
 def combine_blocks(maps: FloatArray, scales: Sequence[float]) -> FloatArray:
-    """The score map [n, h, w]: each block size in units of its scale, the largest counting."""
+    """The score map [n, h, w]: each of the maps in units of its scale, the largest counting."""
     return np.max(maps / np.asarray(scales, dtype=np.float32)[:, None, None, None], axis=0)

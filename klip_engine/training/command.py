@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import UsageError
+from klip_engine.io.sources import find_sources
 from klip_engine.priors import save_bundle
 from klip_engine.priors.edm import EDMDenoiser
-from klip_engine.training.dataset import find_sources, load_slices
+from klip_engine.training.dataset import load_slices
 from klip_engine.training.model_card import model_card, training_facts
 from klip_engine.training.pictures import TrainingDiary, require_matplotlib
 from klip_engine.training.trainer import TrainingReport, TrainingSettings, is_main_process, train

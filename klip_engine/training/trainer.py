@@ -279,7 +279,8 @@ def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[st
     device = next(denoiser.parameters()).device
     factor = data.hu.shape[-1] // denoiser.image_shape[1]
     generator = torch.Generator().manual_seed(0)
-    clean = augment(data.hu[pick].float(), data.body[pick], data.grid.pixel_mm, factor, NO_AUGMENTATION, generator).to(device)
+    hu, body = data.hu[pick].float(), data.body[pick]
+    clean = augment(hu, body, data.grid.pixel_mm, factor, NO_AUGMENTATION, generator).to(device)
     scores = {}
     with torch.no_grad():
         for level in VALIDATION_SIGMAS:

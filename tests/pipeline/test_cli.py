@@ -310,6 +310,23 @@ def test_calibrate_keeps_a_null_in_the_bundle_and_detect_uses_it(capsys, ct, pri
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]["slices"] == 20
 
 
+def test_healthy_scans_become_the_reference_that_new_settings_are_measured_on(capsys, ct, prior, tmp_path):
+    import shutil
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(prior, bundle)
+    code, _, _ = _run(
+        capsys, "calibrate", bundle, "--healthy", ct, "--per-scan", "3", *QUICK, "--progress", "none"
+    )
+    assert code == 0
+    other = [*QUICK, "--score", "klip-variance"]
+    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *other, "--progress", "none")
+    assert code == 0
+    null = json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]
+    assert null["source"] == "3 slices of 1 healthy scans"
+    assert null["slices"] == 3
+
+
 def test_version_and_help(capsys):
     code, out, _ = _run(capsys, "--version")
     assert code == 0

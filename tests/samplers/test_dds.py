@@ -90,6 +90,23 @@ def test_noise_depends_on_the_item_alone():
     assert not torch.equal(ItemNoise(8, [(5, 1)], shape, "cpu").draw(), ItemNoise(7, [(5, 1)], shape, "cpu").draw())
 
 
+def test_antithetic_samples_have_opposite_noise_and_stay_standard_normal():
+    shape = (1, 200, 200)
+    items = [(3, 0), (3, 1), (3, 2), (3, 3)]
+    pairs = ItemNoise(7, items, shape, "cpu", antithetic=True)
+    plain = ItemNoise(7, items, shape, "cpu")
+    for _ in range(2):
+        drawn, usual = pairs.draw(), plain.draw()
+        assert torch.equal(drawn[1], -drawn[0])
+        assert torch.equal(drawn[3], -drawn[2])
+        assert torch.equal(drawn[0], usual[0])
+        assert abs(float((drawn[0] * drawn[2]).mean())) < 0.02
+        assert abs(float((usual[0] * usual[1]).mean())) < 0.02
+        torch.testing.assert_close(drawn.std(dim=(1, 2, 3)), torch.ones(4), atol=0.02, rtol=0)
+    alone = ItemNoise(7, [(3, 1)], shape, "cpu", antithetic=True)
+    assert torch.equal(alone.draw(), ItemNoise(7, items, shape, "cpu", antithetic=True).draw()[1:2])
+
+
 def test_an_unknown_sampler_is_named_with_the_known_ones():
     with pytest.raises(UsageError, match="no sampler is called 'magic'.*dds"):
         build_sampler("magic")

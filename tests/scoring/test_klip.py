@@ -84,6 +84,30 @@ def test_windows_add_up_and_the_variance_weighting_is_the_mahalanobis_pull():
     torch.testing.assert_close(accumulator.density(), torch.full((1, 1, 2, 2), expected))
 
 
+def test_the_coherent_weighting_is_the_mean_pull_against_the_mean_variance():
+    pull, variance = torch.zeros(2, 1, 40, 40), torch.full((2, 1, 40, 40), 0.01)
+    pull[0], pull[1] = 0.3, -0.1  # two samples of one slice: their mean is 0.1 everywhere
+    variance[:, :, :, 20:] = 0.09
+    step = Step(0.5, torch.zeros_like(pull), pull, variance.log())
+    accumulator = KlipAccumulator([ScoreTerm(weighting="coherent", coherence_pixels=1.5)], [1.0, 0.5, 0.25], 1, 2)
+    accumulator.add(step)
+    density = accumulator.density()[0, 0] / math.log(2)  # one level of a trapezoid rule stands for log(2)
+    assert float(density[20, 5]) == pytest.approx(0.1**2 / 0.01, rel=1e-4)
+    assert float(density[20, 35]) == pytest.approx(0.1**2 / 0.09, rel=1e-4)
+    assert float(density[20, 19:21].mean()) == pytest.approx(0.1**2 / 0.05, rel=0.1)  # both sides share the edge
+
+
+def test_pulls_to_both_sides_cancel_only_under_the_coherent_weighting():
+    pull = torch.tensor([0.2, -0.2]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    step = Step(0.5, torch.zeros(2, 1, 8, 8), pull, torch.zeros(2, 1, 8, 8))
+    terms = [ScoreTerm(weighting="variance"), ScoreTerm(weighting="coherent")]
+    accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
+    accumulator.add(step)
+    variance, coherent = accumulator.density()[0]
+    assert float(variance.min()) == pytest.approx(0.04 * math.log(2), rel=1e-5)
+    assert float(coherent.max()) < 1e-12
+
+
 def test_quadrature_is_exact_for_linear_integrands_and_any_window():
     levels = [4.0, 2.5, 1.0, 0.3, 0.2]
     values = [3 + 2 * math.log(level) for level in levels]

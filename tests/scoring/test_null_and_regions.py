@@ -103,7 +103,7 @@ def test_block_sizes_are_brought_to_one_scale():
     density = torch.zeros(5, 30, 30)
     density[:, 10, 10] = torch.arange(1.0, 6)  # a point: strong for small blocks, weak for large ones
     body = np.ones((5, 30, 30), bool)
-    maps = block_maps(density, [1, 5])
+    maps = block_maps(density[:, None], [1, 5])
     scales = block_scales(maps, body)
     np.testing.assert_allclose(scales, [3, 3 / 25], rtol=1e-5)
     score = combine_blocks(maps, scales)

@@ -15,11 +15,12 @@ import SimpleITK as sitk
 import torch
 
 from klip_engine.errors import Cancelled, InputError, UsageError
+from klip_engine.io.sources import find_sources, read_manifest
 from klip_engine.priors import load_prior
 from klip_engine.priors.network import NetworkConfig
 from klip_engine.training.augmentation import Augmentation, augment
 from klip_engine.training.command import TrainingJob, run_training
-from klip_engine.training.dataset import find_sources, load_slices, read_manifest
+from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, train
 from klip_engine.volume import Geometry, WorkingGrid
 from tests.conftest import torso
@@ -67,7 +68,7 @@ def test_a_wrong_table_is_answered_with_its_line(tmp_path, text, sentence):
 
 
 def test_no_data_is_a_usage_error(ct_files):
-    with pytest.raises(UsageError, match="no training data"):
+    with pytest.raises(UsageError, match="no healthy data"):
         find_sources([ct_files / "table.csv"], exclude=["P0", "P1", "P2"])
 
 

@@ -1,0 +1,89 @@
+"""Healthy scans a user names: files, DICOM folders or a table; whose patient each is, which slices are healthy."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from klip_engine.errors import InputError, UsageError
+from klip_engine.volume import BoolArray
+
+
+@dataclass(frozen=True)
+class Source:
+    """One CT to learn from: a file or DICOM folder, whose patient it is, and which slices are healthy."""
+
+    path: Path
+    patient: str
+    slices: tuple[tuple[int, int], ...] | None = None
+    """Ranges first..last (inclusive) of source slices; None means all."""
+
+
+_RANGE = re.compile(r"^(\d+)\s*-\s*(\d+)$")
+
+
+def read_manifest(path: Path) -> list[Source]:
+    """Sources from a CSV table with columns `file` (relative to it), optional `patient` and `slices`.
+
+    `slices` is "all" (or empty), or ranges such as "0-28, 46-86", both ends included.
+    Raises InputError naming the line where the table cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the table {path}: {error}") from error
+    sources = []
+    for line, row in enumerate(rows, start=2):
+        if not row.get("file"):
+            raise InputError(f"{path}, line {line}: the column 'file' is missing or empty")
+        slices = _ranges(row.get("slices") or "", f"{path}, line {line}")
+        sources.append(Source(path.parent / row["file"], row.get("patient") or row["file"], slices))
+    return sources
+
+
+def find_sources(paths: Iterable[Path], exclude: Sequence[str] = ()) -> list[Source]:
+    """Sources from what the user names: a table (.csv), volume files, or folders holding one DICOM series each.
+
+    Raises UsageError when a patient to leave out is not there (a misspelt name would be trained on), and when
+    nothing is left.
+    """
+    found: list[Source] = []
+    for path in paths:
+        found += read_manifest(path) if path.suffix.lower() == ".csv" else [Source(path, path.stem)]
+    unknown = set(exclude) - {source.patient for source in found}
+    if unknown:
+        raise UsageError(f"no such patient to leave out: {', '.join(sorted(unknown))}")
+    sources = [source for source in found if source.patient not in exclude]
+    if not sources:
+        raise UsageError("no healthy data: name volume files, DICOM folders or a table (.csv)")
+    return sources
+
+
+def healthy_slices(source: Source, slabs: tuple[tuple[int, int], ...] | None, count: int) -> BoolArray:
+    """Which working slices [n] have only healthy source slices behind them; slabs as in `WorkingVolume`.
+
+    Raises InputError when ranges are given for a scan that is not axial.
+    """
+    if source.slices is None:
+        return np.ones(count, dtype=bool)
+    if slabs is None:
+        raise InputError(f"{source.path}: slice ranges need axial slices; leave them out or resample the volume")
+    return np.array([any(a <= first and last - 1 <= b for a, b in source.slices) for first, last in slabs])
+
+
+def _ranges(text: str, where: str) -> tuple[tuple[int, int], ...] | None:
+    if text.strip().lower() in {"", "all"}:
+        return None
+    ranges = []
+    for part in re.split(r",|;| and ", text):
+        match = _RANGE.match(part.strip())
+        if not match or int(match[1]) > int(match[2]):
+            raise InputError(f"{where}: '{part.strip()}' is not a range of slices such as 0-28")
+        ranges.append((int(match[1]), int(match[2])))
+    return tuple(ranges)

@@ -1,0 +1,74 @@
+"""Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
+
+    NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from klip_engine.errors import PriorError
+from klip_engine.volume import BoolArray, FloatArray
+
+_FILE = Path("reference") / "slices.safetensors"
+
+
+@dataclass(frozen=True)
+class ReferenceSlices:
+    """Healthy slices on a prior's grid: hu [n, h, w], body [n, h, w], and the number of the scan of each, [n]."""
+
+    hu: FloatArray
+    body: BoolArray
+    scan: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+    def evenly(self, count: int) -> ReferenceSlices:
+        """At most `count` of them, evenly spread."""
+        if count >= len(self):
+            return self
+        pick = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return ReferenceSlices(self.hu[pick], self.body[pick], self.scan[pick])
+
+    def describe(self) -> str:
+        """What a null distribution made of them rests on."""
+        return f"{len(self)} slices of {len(np.unique(self.scan))} healthy scans"
+
+
+def save_reference(folder: Path, slices: ReferenceSlices) -> None:
+    """Keep the slices in a bundle; complete or not at all. They are pictures of patients: no names are kept."""
+    path = folder / _FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = save(
+        {
+            "hu": slices.hu.round().clip(-1024, 3071).astype(np.int16),
+            "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
+            "scan": slices.scan.astype(np.int16),
+        }
+    )
+    path.with_suffix(".partial").write_bytes(content)
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | None:
+    """The slices kept in a bundle, None where there are none; raises PriorError when they are damaged."""
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    try:
+        arrays = load_file(path)
+        hu, scan = arrays["hu"], arrays["scan"]
+        if hu.shape != (len(scan), *shape) or not len(scan):
+            raise ValueError(f"its slices {hu.shape} do not fit the prior's grid {shape}")
+        body = np.unpackbits(arrays["body"], axis=1, count=shape[0] * shape[1]).reshape(hu.shape)
+        return ReferenceSlices(hu.astype(np.float32), body > 0, scan.astype(np.int64))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise PriorError(f"the reference slices {path} are damaged: {error}; calibrate the prior again") from error
