@@ -28,6 +28,10 @@ Progress = Annotated[ProgressStyle, typer.Option(help="Progress for people, for 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
 Preset = Annotated[str, typer.Option(help="Settings to start from: default, fast or sparse-24.")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings from a file instead of a preset: of `tune`, or a findings.json."),
+]
 Operator = Annotated[
     str | None, typer.Option(help="What is measured: identity, parallel, fan-flat, fan-curved or blur.")
 ]
@@ -35,7 +39,7 @@ Views = Annotated[int | None, typer.Option(help="Views of a CT operator.", min=1
 SamplerName = Annotated[str | None, typer.Option("--sampler", help="Posterior sampler.")]
 Steps = Annotated[int | None, typer.Option(help="Noise levels, one network evaluation each.", min=2)]
 Samples = Annotated[int | None, typer.Option(help="Posterior samples per slice.", min=1)]
-Score = Annotated[str | None, typer.Option(help="Score: klip, klip-variance or klip-coherent.")]
+Score = Annotated[str | None, typer.Option(help="klip-multiscale, klip-coherent, klip-variance, klip or kl.")]
 BatchSlices = Annotated[int | None, typer.Option(help="Slices computed together.", min=1)]
 
 
@@ -45,6 +49,7 @@ def detect(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
     preset: Preset = "default",
+    settings_file: SettingsFile = None,
     operator: Operator = None,
     views: Views = None,
     sampler: SamplerName = None,
@@ -70,6 +75,7 @@ def detect(
 
         settings = choose_settings(
             preset,
+            settings=settings_file,
             operator=operator,
             views=views,
             sampler=sampler,
@@ -183,8 +189,16 @@ def train(
 @app.command()
 def calibrate(
     prior: Annotated[str, typer.Argument(metavar="PRIOR", help="A built-in prior or a bundle folder.")],
-    slices: Annotated[int, typer.Option(help="Slices to draw; more tell finer rates apart.", min=2)] = 256,
+    healthy: Annotated[
+        list[Path] | None,
+        typer.Option(help="Healthy scans (files, DICOM folders, tables) to keep as the prior's reference slices."),
+    ] = None,
+    per_scan: Annotated[int, typer.Option(help="Reference slices to take of each healthy scan.", min=1)] = 8,
+    slices: Annotated[
+        int | None, typer.Option(help="At most so many slices; more tell finer rates apart. Default: all.", min=2)
+    ] = None,
     preset: Preset = "default",
+    settings_file: SettingsFile = None,
     operator: Operator = None,
     views: Views = None,
     sampler: SamplerName = None,
@@ -195,18 +209,23 @@ def calibrate(
     batch_slices: BatchSlices = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
-    """Measure what is usual under these settings, on slices drawn from the prior, and keep it in the bundle."""
+    """Measure what is usual under these settings, on healthy slices, and keep it in the bundle.
+
+    The slices come from --healthy, else from those kept beside the prior, else they are drawn from the prior.
+    """
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.calibration import calibrate
+        from klip_engine.calibration import calibrate, healthy_reference
+        from klip_engine.io.sources import find_sources
         from klip_engine.pipeline import pick_device
-        from klip_engine.priors import load_prior
+        from klip_engine.priors import load_prior, save_reference
         from klip_engine.scoring.null import writable_folder
         from klip_engine.settings import choose_settings
         from klip_engine.slices import Watch
 
         settings = choose_settings(
             preset,
+            settings=settings_file,
             operator=operator,
             views=views,
             sampler=sampler,
@@ -219,10 +238,166 @@ def calibrate(
         chosen = pick_device(device)
         bundle = load_prior(prior, chosen)
         folder = writable_folder(bundle.folder / "null")
-        reporter.start(**_facts(prior, settings), slices=slices)
-        null = calibrate(bundle, settings, chosen, count=slices, watch=Watch(reporter.progress, cancelled))
+        watch = Watch(reporter.progress, cancelled)
+        reporter.start(**_facts(prior, settings))
+        reference = None
+        if healthy:
+            reference = healthy_reference(find_sources(healthy), bundle.grid, per_scan, watch)
+        null = calibrate(bundle, settings, chosen, healthy=reference, count=slices, watch=watch)
+        if reference is not None:
+            save_reference(bundle.folder, reference)
         path = null.save(folder)
-        reporter.done(f"Null distribution of {slices} slices written to {path}", out=str(path), slices=slices)
+        message = f"Null distribution of {null.source} written to {path}"
+        reporter.done(message, out=str(path), slices=len(null.maxima))
+
+    _run(work, progress)
+
+
+@app.command()
+def evaluate(
+    volumes: Annotated[
+        list[Path],
+        typer.Argument(help="Healthy volume files, DICOM folders or tables (.csv: file, patient, slices)."),
+    ],
+    json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="File for the result.")],
+    lesions: Annotated[
+        str, typer.Option(help="Kinds of lesion to insert, with commas: tumor, nodule, star, effusion, metal.")
+    ] = "tumor,nodule,star,effusion,metal",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for table and pictures; default: beside FILE.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Lesions per kind and volume.", min=1)] = 10,
+    healthy_slices: Annotated[int, typer.Option(help="Healthy slices per volume, evenly chosen.", min=1)] = 24,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="Healthy scans of other patients to learn from; default: slices drawn from the prior."),
+    ] = None,
+    reference_slices: Annotated[int, typer.Option(help="Reference slices, drawn or chosen.", min=4)] = 64,
+    baselines: Annotated[str, typer.Option(help="Methods of comparison: all, none or names with commas.")] = "all",
+    score: Annotated[list[str] | None, typer.Option(help="Scores to compare; default: all.")] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the confidence intervals.", min=1)] = 1000,
+    resume: Annotated[bool, typer.Option(help="Continue the run that FILE was meant for.")] = False,
+    prior: Prior = "default",
+    preset: Preset = "default",
+    settings_file: SettingsFile = None,
+    operator: Operator = None,
+    views: Views = None,
+    sampler: SamplerName = None,
+    steps: Steps = None,
+    samples: Samples = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    batch_slices: BatchSlices = None,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Insert lesions into healthy scans and measure how well each score and each other method finds them."""
+
+    def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
+        from klip_engine.evaluation.command import EvaluationJob, choose_baselines, run_evaluation, split_names
+        from klip_engine.evaluation.run import RunSettings
+        from klip_engine.evaluation.statistics import Bootstrap
+        from klip_engine.evaluation.study import StudySettings
+        from klip_engine.io.sources import find_sources
+        from klip_engine.settings import SCORES, choose_settings
+
+        scores = tuple(score or SCORES)
+        settings = choose_settings(
+            preset,
+            settings=settings_file,
+            operator=operator,
+            views=views,
+            sampler=sampler,
+            steps=steps,
+            samples=samples,
+            score=scores[0],
+            device=device,
+            seed=seed,
+            batch_slices=batch_slices,
+        )
+        job = EvaluationJob(
+            scans=tuple(find_sources(volumes)),
+            json_file=json_file,
+            study=StudySettings(split_names(lesions), count, healthy_slices, seed),
+            run=RunSettings(settings, scores, reference_slices),
+            prior=prior,
+            out=out,
+            reference=tuple(find_sources(reference)) if reference else (),
+            baselines=choose_baselines(baselines),
+            bootstrap=Bootstrap(resamples, seed=seed),
+            resume=resume,
+        )
+        reporter.start(
+            **_facts(prior, settings) | {"score": ", ".join(scores)}, lesions=lesions, scans=len(job.scans)
+        )
+        document = run_evaluation(job, reporter.progress, cancelled)
+        reporter.done(
+            f"Evaluation written to {json_file}; open {job.report_folder / 'evaluation.md'}",
+            json=str(json_file),
+            out=str(job.report_folder),
+            counts=document["counts"],
+        )
+
+    _run(work, progress)
+
+
+@app.command()
+def tune(
+    volumes: Annotated[
+        list[Path],
+        typer.Argument(help="Healthy volume files, DICOM folders or tables (.csv: file, patient, slices)."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File for `detect --settings`.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="All that was tried; default: beside FILE, as NAME-tuning.json.")
+    ] = None,
+    weighting: Annotated[
+        str, typer.Option(help="Weighting of the pulls to tune: plain (the paper's), variance, coherent, or all.")
+    ] = "plain",
+    count: Annotated[int, typer.Option(help="Stars per volume.", min=1)] = 10,
+    healthy_slices: Annotated[int, typer.Option(help="Healthy slices per volume, evenly chosen.", min=1)] = 24,
+    prior: Prior = "default",
+    preset: Preset = "default",
+    settings_file: SettingsFile = None,
+    operator: Operator = None,
+    views: Views = None,
+    sampler: SamplerName = None,
+    steps: Steps = None,
+    samples: Samples = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    batch_slices: BatchSlices = None,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Tune window and block of the score as the paper does: on healthy slices with star artefacts, nothing else."""
+
+    def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
+        from klip_engine.evaluation.tuning import TuningJob, run_tuning
+        from klip_engine.io.sources import find_sources
+        from klip_engine.settings import choose_settings
+
+        settings = choose_settings(
+            preset,
+            settings=settings_file,
+            operator=operator,
+            views=views,
+            sampler=sampler,
+            steps=steps,
+            samples=samples,
+            device=device,
+            seed=seed,
+            batch_slices=batch_slices,
+        )
+        scans = tuple(find_sources(volumes))
+        job = TuningJob(scans, out, json_file, weighting, count, healthy_slices, settings, prior)
+        reporter.start(**_facts(prior, settings) | {"score": weighting}, scans=len(job.scans))
+        best = run_tuning(job, reporter.progress, cancelled)
+        low, high = best.term.window
+        message = (
+            f"Best on stars: {best.term.weighting}, window {low:.3g} to {high:.3g}, block of {best.block_pixels} "
+            f"pixels: image level {best.image_auroc:.3f}, dataset level {best.dataset_auroc:.3f}. "
+            f"Use it with --settings {out}"
+        )
+        reporter.done(message, out=str(out), best=best.to_dict())
 
     _run(work, progress)
 

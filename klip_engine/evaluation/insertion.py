@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.errors import InputError, UsageError
-from klip_engine.evaluation.lesions import Diameters, LesionKind, lesion_kind
-from klip_engine.evaluation.shapes import Box, Pose, coverage
-from klip_engine.evaluation.tissue import SMOOTHING_MM, depth_mm, smooth_in_slice
+from klip_engine.evaluation.lesions import Diameters, lesion_kind
+from klip_engine.evaluation.placement import Place, cropped, pose_at
+from klip_engine.evaluation.shapes import Box, Pose, Relief, coverage
+from klip_engine.evaluation.tissue import depth_mm
 from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry
 
 _SIZES_TRIED = 8
-_PLACES_TRIED = 60
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class LesionRecord:
 
     diameters_mm: full extent along the shape's axes; axes_lps: 3 x 3 row-major, column k is the LPS unit
     vector of axis k; contrast_hu: what it differs from background_hu, the median of the tissue it replaced;
-    slice_range: first and last index of the slices its mask touches; volume_ml: of the whole shape.
+    slice_range: first and last index of the slices its mask touches; volume_ml: of the whole shape;
+    wall_mm: for fluid, the wall it lies on (`klip_engine.evaluation.shapes.Crescent`).
     """
 
     kind: str
@@ -40,6 +41,7 @@ class LesionRecord:
     background_hu: float
     slice_range: tuple[int, int]
     volume_ml: float
+    wall_mm: Relief = ()
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ def insert(
     diameters_mm: Diameters | None = None,
     contrast_hu: float | None = None,
     tissue: BoolArray | None = None,
+    depth: FloatArray | None = None,
 ) -> Insertion:
     """Insert one lesion at a random place that fits it; the same generator state gives the same lesion.
 
     kind: a name in `LESION_KINDS`. Size (mm along the shape's axes) and contrast (HU against the surrounding
     tissue) are drawn from the kind's range unless given. tissue: [z, y, x], where it may lie, instead of
-    `lesion_kind(kind).tissue(volume)`; compute that once when many lesions go into one volume.
+    `lesion_kind(kind).tissue(volume)`; depth: `depth_mm` of it. Compute both once when many lesions go into one
+    volume.
 
     Raises UsageError for an unknown kind or a size that is not positive, InputError when the lesion fits
     nowhere.
@@ -73,13 +77,14 @@ def insert(
     where = model.tissue(volume) if tissue is None else tissue
     if where.shape != volume.hu.shape:
         raise UsageError(f"The tissue mask {where.shape} does not match the volume {volume.hu.shape}.")
-    depth = depth_mm(volume, where)
+    if depth is None:
+        depth = depth_mm(volume, where)
     for _ in range(_SIZES_TRIED if diameters_mm is None else 1):
         size = _checked(diameters_mm or model.draw_diameters(rng))
         axes = model.draw_axes(rng, volume.geometry)
-        pose = _place(model, size, axes, volume, where, depth, rng)
-        if pose is not None:
-            return _inserted(volume, kind, size, pose, contrast_hu, rng)
+        place = model.place(size, axes, volume, where, depth, rng)
+        if place is not None:
+            return _inserted(volume, kind, size, place, contrast_hu, rng)
     raise InputError(
         f"No place for a {kind} of {' x '.join(f'{d:.0f}' for d in size)} mm was found in this volume: "
         "its tissue is too small or missing; take a smaller lesion, another kind or another scan."
@@ -106,63 +111,27 @@ def insert_at(
     rng = rng or np.random.default_rng(0)
     size = _checked(diameters_mm or model.draw_diameters(rng))
     axes = model.draw_axes(rng, volume.geometry) if axes_lps is None else _orthonormal(axes_lps)
-    return _inserted(volume, kind, size, _pose(centre_lps_mm, axes), contrast_hu, rng)
+    return _inserted(volume, kind, size, Place(pose_at(centre_lps_mm, axes)), contrast_hu, rng)
 
 
 def lesion_mask(record: LesionRecord, geometry: Geometry) -> BoolArray:
     """The mask [z, y, x] of a recorded lesion on any grid; all False where the grid does not reach it."""
-    shape = lesion_kind(record.kind).shape(record.diameters_mm)
+    shape = lesion_kind(record.kind).shape(record.diameters_mm, record.wall_mm)
     box, weight = coverage(shape, Pose(record.centre_lps_mm, record.axes_lps), geometry)
     return _full_mask(box, weight, geometry)
-
-
-def _place(
-    model: LesionKind,
-    size: Diameters,
-    axes: npt.NDArray[np.float64],
-    volume: CTVolume,
-    tissue: BoolArray,
-    depth: FloatArray,
-    rng: np.random.Generator,
-) -> Pose | None:
-    """A random place that fits the lesion: any voxel of the tissue first, then the deepest ones."""
-    shape = model.shape(size)
-    spots = np.argwhere(depth > (min(size) / 2 if model.tolerance == 0 else 0))
-    if not len(spots):
-        return None
-    drawn = spots[rng.permutation(len(spots))]
-    deepest = drawn[np.argsort(-depth[tuple(drawn.T)], kind="stable")]
-    for spot in np.concatenate([drawn[:_PLACES_TRIED], deepest[:_PLACES_TRIED]]):
-        pose = _pose(volume.geometry.to_lps(spot[::-1]), axes)
-        box, weight = coverage(shape, pose, volume.geometry, sub_voxels=1)
-        outside = float(weight[~tissue[box]].sum())
-        if outside <= model.tolerance * float(weight.sum()) and _is_even(model, volume, box, weight > 0):
-            return pose
-    return None
-
-
-def _is_even(model: LesionKind, volume: CTVolume, box: Box, inside: BoolArray) -> bool:
-    """True when one tissue lies under a lesion: two organs side by side differ in their smoothed density."""
-    if not inside.any():
-        return False
-    if np.isinf(model.max_std_hu):
-        return True
-    around = _cropped(volume, box)
-    smooth = smooth_in_slice(around, around.hu, SMOOTHING_MM)
-    return float(smooth[inside].std()) < model.max_std_hu
 
 
 def _inserted(
     volume: CTVolume,
     kind: str,
     size: Diameters,
-    pose: Pose,
+    place: Place,
     contrast_hu: float | None,
     rng: np.random.Generator,
 ) -> Insertion:
     model = lesion_kind(kind)
-    geometry = volume.geometry
-    shape = model.shape(size)
+    geometry, pose = volume.geometry, place.pose
+    shape = model.shape(size, place.wall_mm)
     margin = int(np.ceil(10.0 / min(geometry.spacing[:2])))
     box, weight = coverage(shape, pose, geometry, margin=margin)
     mask = _full_mask(box, weight, geometry)
@@ -171,7 +140,8 @@ def _inserted(
     background = float(np.median(volume.hu[mask]))
     contrast = model.draw_contrast(rng, background) if contrast_hu is None else float(contrast_hu)
     hu = volume.hu.copy()
-    hu[box] = model.blend(_cropped(volume, box), weight, contrast, background)
+    hu[box] = model.blend(cropped(volume, box), weight, contrast, background)
+    model.spoil(hu, volume, box, weight, rng)
     touched = np.flatnonzero(mask.any(axis=(1, 2)))
     return Insertion(
         CTVolume(hu, geometry),
@@ -185,6 +155,7 @@ def _inserted(
             background,
             (int(touched[0]), int(touched[-1])),
             shape.volume_mm3 / 1000.0,
+            place.wall_mm,
         ),
     )
 
@@ -195,19 +166,6 @@ def _full_mask(box: Box, weight: FloatArray, geometry: Geometry) -> BoolArray:
     if weight.any():
         mask[box] = weight >= 0.5 * weight.max()
     return mask
-
-
-def _cropped(volume: CTVolume, box: Box) -> CTVolume:
-    hu = volume.hu[box]
-    x, y, z = (float(value) for value in volume.geometry.to_lps([part.start for part in reversed(box)]))
-    size = (hu.shape[2], hu.shape[1], hu.shape[0])
-    geometry = volume.geometry
-    return CTVolume(hu, Geometry(size, geometry.spacing, (x, y, z), geometry.direction))
-
-
-def _pose(centre_lps_mm: Sequence[float] | npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> Pose:
-    x, y, z = (float(value) for value in centre_lps_mm)
-    return Pose((x, y, z), tuple(float(value) for value in axes.ravel()))
 
 
 def _checked(diameters_mm: Sequence[float]) -> Diameters:

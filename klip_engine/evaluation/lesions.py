@@ -9,26 +9,39 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.errors import UsageError
-from klip_engine.evaluation.shapes import Ellipsoid, Shape, StarPrism
-from klip_engine.evaluation.tissue import LUNG_HU, ORGAN_MAX_STD_HU, homogeneous_organ, lung, smooth_in_slice
-from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry
-
-Diameters = tuple[float, float, float]
+from klip_engine.evaluation.metal import metal_streaks
+from klip_engine.evaluation.placement import Diameters, Place, place_in_tissue, place_on_dependent_wall
+from klip_engine.evaluation.shapes import Box, Crescent, Ellipsoid, Relief, Shape, StarPrism
+from klip_engine.evaluation.tissue import (
+    LUNG_HU,
+    ORGAN_MAX_STD_HU,
+    homogeneous_organ,
+    lung,
+    smooth_in_slice,
+    soft_tissue,
+)
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry
 
 
 class LesionKind(Protocol):
     """What a kind of lesion looks like and where it may lie; all chance comes from the generator given."""
 
-    tolerance: float
-    """Share of the lesion that may lie outside its tissue."""
-    max_std_hu: float
-    """Largest standard deviation of the tissue under the lesion once its noise is smoothed away."""
-
     def tissue(self, volume: CTVolume) -> BoolArray:
         """Mask [z, y, x] of where a lesion may lie."""
 
-    def shape(self, diameters_mm: Diameters) -> Shape:
-        """The solid of that size."""
+    def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
+        """The solid of that size; wall_mm: what fluid lies on."""
+
+    def place(
+        self,
+        diameters_mm: Diameters,
+        axes: npt.NDArray[np.float64],
+        volume: CTVolume,
+        tissue: BoolArray,
+        depth: FloatArray,
+        rng: np.random.Generator,
+    ) -> Place | None:
+        """A random place in the tissue that fits it, or None; depth: `depth_mm` of the tissue."""
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """A size in mm along the shape's axes."""
@@ -45,39 +58,76 @@ class LesionKind(Protocol):
         around: the part of the volume around the lesion; weight: its share of each voxel, 0..1.
         """
 
+    def spoil(
+        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
+    ) -> None:
+        """Change, in place, what the lesion does to the picture beyond itself; `hu` holds the lesion already."""
 
-class Tumor:
-    """A faint ellipsoid in a homogeneous organ: 12 to 30 mm, 40 to 80 HU below or above it."""
+
+class _Solid:
+    """A lesion that lies in one tissue and changes nothing beyond itself."""
 
     tolerance = 0.0
+    """Share of the lesion that may lie outside its tissue."""
     max_std_hu = ORGAN_MAX_STD_HU
+    """Largest standard deviation of the tissue under the lesion once its noise is smoothed away."""
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
-        """Homogeneous organs."""
-        return homogeneous_organ(volume)
-
-    def shape(self, diameters_mm: Diameters) -> Shape:
+    def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
         """An ellipsoid."""
         return Ellipsoid(diameters_mm)
 
-    def draw_diameters(self, rng: np.random.Generator) -> Diameters:
-        """Three diameters within 20 % of each other, all in 12..30 mm."""
-        return _near_sphere(rng, 12.0, 30.0, roundness=0.8)
+    def place(
+        self,
+        diameters_mm: Diameters,
+        axes: npt.NDArray[np.float64],
+        volume: CTVolume,
+        tissue: BoolArray,
+        depth: FloatArray,
+        rng: np.random.Generator,
+    ) -> Place | None:
+        """Inside the tissue, never across an edge."""
+        return place_in_tissue(
+            self.shape(diameters_mm),
+            axes,
+            volume,
+            tissue,
+            depth,
+            rng,
+            tolerance=self.tolerance,
+            max_std_hu=self.max_std_hu,
+        )
 
     def draw_axes(self, rng: np.random.Generator, geometry: Geometry) -> npt.NDArray[np.float64]:
         """Any orientation."""
         return _random_rotation(rng)
 
-    def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
-        """-60 or +60 HU, each by up to 20 HU more or less."""
-        return float(rng.choice((-1.0, 1.0)) * rng.uniform(40.0, 80.0))
-
     def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
         """The tissue's own values plus the contrast."""
         return around.hu + np.float32(contrast_hu) * weight
 
+    def spoil(
+        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
+    ) -> None:
+        """Nothing."""
 
-class Nodule:
+
+class Tumor(_Solid):
+    """A faint ellipsoid in a homogeneous organ: 12 to 30 mm, 40 to 80 HU below or above it."""
+
+    def tissue(self, volume: CTVolume) -> BoolArray:
+        """Homogeneous organs."""
+        return homogeneous_organ(volume)
+
+    def draw_diameters(self, rng: np.random.Generator) -> Diameters:
+        """Three diameters within 20 % of each other, all in 12..30 mm."""
+        return _near_sphere(rng, 12.0, 30.0, roundness=0.8)
+
+    def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
+        """-60 or +60 HU, each by up to 20 HU more or less."""
+        return float(rng.choice((-1.0, 1.0)) * rng.uniform(40.0, 80.0))
+
+
+class Nodule(_Solid):
     """A solid nodule in the lung: 6 to 20 mm, about 30 HU."""
 
     tolerance = 0.03
@@ -89,17 +139,9 @@ class Nodule:
         """Lungs with the vessels inside them."""
         return lung(volume)
 
-    def shape(self, diameters_mm: Diameters) -> Shape:
-        """An ellipsoid."""
-        return Ellipsoid(diameters_mm)
-
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """Three diameters within 15 % of each other, all in 6..20 mm."""
         return _near_sphere(rng, 6.0, 20.0, roundness=0.85)
-
-    def draw_axes(self, rng: np.random.Generator, geometry: Geometry) -> npt.NDArray[np.float64]:
-        """Any orientation."""
-        return _random_rotation(rng)
 
     def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
         """What is missing to 30 HU, by up to 20 HU more or less."""
@@ -112,18 +154,16 @@ class Nodule:
         return around.hu + weight * (np.float32(background_hu + contrast_hu) + texture - around.hu)
 
 
-class Star:
+class Star(_Solid):
     """The published study's artefact: a five-pointed star in the slice plane, 20 to 40 mm, +300 HU."""
 
-    tolerance = 0.0
-    max_std_hu = ORGAN_MAX_STD_HU
     CONTRAST_HU = 300.0
 
     def tissue(self, volume: CTVolume) -> BoolArray:
         """Homogeneous organs."""
         return homogeneous_organ(volume)
 
-    def shape(self, diameters_mm: Diameters) -> Shape:
+    def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
         """A star of that width, height and thickness."""
         return StarPrism(diameters_mm)
 
@@ -144,12 +184,91 @@ class Star:
         """Always +300 HU."""
         return self.CONTRAST_HU
 
+
+class Effusion:
+    """Fluid in the pleural space: a crescent on the back wall of a lung, 8 to 25 mm thick, 0 to 20 HU."""
+
+    def tissue(self, volume: CTVolume) -> BoolArray:
+        """Lungs, up to their wall."""
+        return lung(volume, rim_mm=0.0)
+
+    def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
+        """A layer as wide, thick and long as that, on the wall."""
+        return Crescent(diameters_mm, wall_mm)
+
+    def place(
+        self,
+        diameters_mm: Diameters,
+        axes: npt.NDArray[np.float64],
+        volume: CTVolume,
+        tissue: BoolArray,
+        depth: FloatArray,
+        rng: np.random.Generator,
+    ) -> Place | None:
+        """On the lowest wall of a lung of a patient lying on the back."""
+        return place_on_dependent_wall(diameters_mm, axes, volume, tissue, rng)
+
+    def draw_diameters(self, rng: np.random.Generator) -> Diameters:
+        """50..110 mm wide, 8..25 mm thick, 30..80 mm long."""
+        thickness = float(rng.uniform(8.0, 25.0))
+        width = float(np.clip(thickness * rng.uniform(3.5, 6.0), 50.0, 110.0))
+        return width, thickness, float(rng.uniform(30.0, 80.0))
+
+    def draw_axes(self, rng: np.random.Generator, geometry: Geometry) -> npt.NDArray[np.float64]:
+        """Across, back and up the patient: fluid goes where gravity pulls it."""
+        return np.eye(3)
+
+    def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
+        """What is missing to 0..20 HU."""
+        return float(rng.uniform(0.0, 20.0) - background_hu)
+
     def blend(self, around: CTVolume, weight: FloatArray, contrast_hu: float, background_hu: float) -> FloatArray:
-        """The tissue's own values plus the contrast."""
-        return around.hu + np.float32(contrast_hu) * weight
+        """Fluid in place of whatever is thinner than it, under the lung's own fine texture."""
+        fluid = np.float32(background_hu + contrast_hu)
+        return around.hu + weight * np.maximum(fluid + _lung_texture(around) - around.hu, 0)
+
+    def spoil(
+        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
+    ) -> None:
+        """Nothing."""
 
 
-LESION_KINDS: dict[str, LesionKind] = {"tumor": Tumor(), "nodule": Nodule(), "star": Star()}
+class Metal(_Solid):
+    """A clip or a seed: 3 to 8 mm of metal in soft tissue, +2000 HU, and its streaks over the slice."""
+
+    CONTRAST_HU = 2000.0
+
+    def tissue(self, volume: CTVolume) -> BoolArray:
+        """Organs and muscle."""
+        return soft_tissue(volume)
+
+    def draw_diameters(self, rng: np.random.Generator) -> Diameters:
+        """Three diameters within 25 % of each other, all in 3..8 mm."""
+        return _near_sphere(rng, 3.0, 8.0, roundness=0.75)
+
+    def draw_contrast(self, rng: np.random.Generator, background_hu: float) -> float:
+        """Always +2000 HU."""
+        return self.CONTRAST_HU
+
+    def spoil(
+        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
+    ) -> None:
+        """Add the streaks to every slice that the metal touches."""
+        slices = box[0]
+        share = np.zeros((slices.stop - slices.start, *hu.shape[1:]), dtype=np.float32)
+        share[:, box[1], box[2]] = weight
+        spacing_x, spacing_y, _ = before.geometry.spacing
+        streaks = metal_streaks(before.hu[slices], share, (spacing_x, spacing_y), rng)
+        hu[slices] = np.where(streaks == 0, hu[slices], np.maximum(hu[slices] + streaks, AIR_HU))
+
+
+LESION_KINDS: dict[str, LesionKind] = {
+    "tumor": Tumor(),
+    "nodule": Nodule(),
+    "star": Star(),
+    "effusion": Effusion(),
+    "metal": Metal(),
+}
 
 
 def lesion_kind(name: str) -> LesionKind:

@@ -85,6 +85,72 @@ class StarPrism:
         return inside_edge & (np.abs(w) <= 1)
 
 
+Relief = tuple[tuple[float, ...], ...]
+"""Where a wall lies, in mm along v: rows evenly spaced over the whole of w, columns over the whole of u."""
+
+
+@dataclass(frozen=True)
+class Crescent:
+    """A layer of fluid on a wall: thickest in the middle of the wall, gone at the ends.
+
+    size_mm: width along u, greatest thickness along v and length along w; wall_mm: the wall that the layer lies
+    on, bilinear in between; the layer is on its -v side. Without a wall it is an arch as high as a sixth of the
+    width.
+    """
+
+    size_mm: tuple[float, float, float]
+    wall_mm: Relief = ()
+
+    OVERLAP_MM = 1.0
+    """How far the layer reaches into the wall, so that no rim is left between them."""
+
+    @property
+    def diameters_mm(self) -> tuple[float, float, float]:
+        """Full extent of the box around it, which is centred on the origin."""
+        width, thickness, length = self.size_mm
+        wall = self._grid()
+        highest = max(abs(float(wall.max()) + self.OVERLAP_MM), abs(float(wall.min()) - thickness))
+        return width, 2 * highest, length
+
+    @property
+    def volume_mm3(self) -> float:
+        """Of the layer in front of the wall: 2/3 of its box, 2/3 of that again along w."""
+        return 4 / 9 * math.prod(self.size_mm)
+
+    def contains(self, points: Points) -> BoolArray:
+        """Which points [..., 3] lie inside."""
+        width, _, length = self.size_mm
+        u, v, w = np.moveaxis(points, -1, 0)
+        across, along = 2 * u / width, 2 * w / length
+        thickness = self.thickness_mm(across, along)
+        wall = _bilinear(self._grid(), (along + 1) / 2, (across + 1) / 2)
+        overlap = np.minimum(self.OVERLAP_MM, thickness / 2)
+        return (thickness > 0) & (v <= wall + overlap) & (v >= wall - thickness)
+
+    def thickness_mm(self, across: Points, along: Points) -> Points:
+        """Thickness at positions -1..1 across the width and along the length; 0 beyond."""
+        inside = (np.abs(across) < 1) & (np.abs(along) < 1)
+        return np.asarray(np.where(inside, self.size_mm[1] * (1 - across**2) * (1 - along**2), 0.0))
+
+    def _grid(self) -> Points:
+        if self.wall_mm:
+            return np.asarray(self.wall_mm, dtype=np.float64)
+        arch = self.size_mm[0] / 6 * (1 - np.linspace(-1, 1, 33) ** 2)
+        return np.stack([arch, arch])
+
+
+def _bilinear(grid: Points, row: Points, column: Points) -> Points:
+    """Values of a grid at positions 0..1 along its rows and columns; beyond, those of its border."""
+    i = np.clip(row, 0, 1) * (grid.shape[0] - 1)
+    j = np.clip(column, 0, 1) * (grid.shape[1] - 1)
+    i0 = np.minimum(i.astype(int), grid.shape[0] - 2)
+    j0 = np.minimum(j.astype(int), grid.shape[1] - 2)
+    di, dj = i - i0, j - j0
+    upper = grid[i0, j0] * (1 - dj) + grid[i0, j0 + 1] * dj
+    lower = grid[i0 + 1, j0] * (1 - dj) + grid[i0 + 1, j0 + 1] * dj
+    return np.asarray(upper * (1 - di) + lower * di)
+
+
 @dataclass(frozen=True)
 class Pose:
     """Where a shape lies in the patient.

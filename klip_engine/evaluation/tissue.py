@@ -21,6 +21,7 @@ LUNG_HU = (-960.0, -500.0)
 """Gas in the trachea and the bowel is below."""
 LUNG_MAX_MEAN_HU = -600.0
 LUNG_MIN_AREA_MM2 = 1000.0
+SKIN_MM = 10.0
 
 SMOOTHING_MM = 1.5
 """Takes the noise off thin slices before a voxel is called organ or lung."""
@@ -46,11 +47,11 @@ def homogeneous_organ(volume: CTVolume) -> BoolArray:
     return kept[labels]
 
 
-def lung(volume: CTVolume) -> BoolArray:
+def lung(volume: CTVolume, rim_mm: float = 2.0) -> BoolArray:
     """Mask [z, y, x] of the lungs with the vessels inside them, without trachea and bowel gas.
 
     -960..-500 HU inside the body, connected over at least 10 cm2 in the slice with a mean below -600 HU;
-    gaps of up to 8 mm (vessels, airways) are closed and the outermost 2 mm are left out.
+    gaps of up to 8 mm (vessels, airways) are closed and the outermost `rim_mm` are left out.
     """
     spacing_x, spacing_y, _ = volume.geometry.spacing
     smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
@@ -63,7 +64,16 @@ def lung(volume: CTVolume) -> BoolArray:
     kept = (voxels * _pixel_area_mm2(volume) >= LUNG_MIN_AREA_MM2) & (mean < LUNG_MAX_MEAN_HU)
     kept[0] = False
     closed = _in_slice(volume, kept[labels], sitk.BinaryMorphologicalClosing, radius_mm=4.0)
-    return _in_slice(volume, closed, sitk.BinaryErode, radius_mm=2.0)
+    return _in_slice(volume, closed, sitk.BinaryErode, radius_mm=rim_mm) if rim_mm > 0 else closed
+
+
+def soft_tissue(volume: CTVolume) -> BoolArray:
+    """Mask [z, y, x] of organs and muscle at least 10 mm below the skin: 0..200 HU once the noise is smoothed."""
+    spacing_x, spacing_y, _ = volume.geometry.spacing
+    smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
+    body = body_mask(volume.hu, (spacing_x + spacing_y) / 2)
+    deep = _in_slice(volume, body, sitk.BinaryErode, radius_mm=SKIN_MM)
+    return deep & (smooth > ORGAN_HU[0]) & (smooth < ORGAN_HU[1])
 
 
 def depth_mm(volume: CTVolume, tissue: BoolArray) -> FloatArray:

@@ -126,7 +126,7 @@ def test_a_nodule_has_soft_tissue_density_and_keeps_the_noise_of_the_lung_but_no
 
 def test_the_record_alone_gives_the_mask_back_and_the_same_lesion_on_another_grid():
     here, there = uniform_volume(*GRIDS["anisotropic"]), uniform_volume(*GRIDS["oblique"])
-    for kind in LESION_KINDS:
+    for kind in set(LESION_KINDS) - {"effusion"}:  # wider than these volumes: tests/evaluation/test_lesion_kinds.py
         inserted = insert_at(here, kind, CENTRE, rng=np.random.default_rng(2))
         record = inserted.record
         np.testing.assert_array_equal(lesion_mask(record, here.geometry), inserted.mask)

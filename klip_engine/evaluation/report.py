@@ -1,0 +1,170 @@
+"""Files of an evaluation: the JSON document, the table as Markdown and CSV, and pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klip_engine.errors import ResourceError, UsageError
+from klip_engine.evaluation.document import Evaluation, csv_table, markdown_report
+from klip_engine.evaluation.measures import PEAKS_PER_SLICE
+from klip_engine.evaluation.study import HEALTHY
+from klip_engine.scoring.metrics import auroc, froc_sensitivity, roc_curve
+
+RESEARCH = "Research only. Lesions are synthetic."
+EXAMPLES = 3
+"""Best and worst slices shown per kind."""
+
+
+def require_matplotlib() -> None:
+    """Raise UsageError, with the cure, when the pictures cannot be drawn; an evaluation checks this first."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError("an evaluation draws pictures: pip install 'klip-engine[train]'") from error
+
+
+def write_report(evaluation: Evaluation, document: dict[str, Any], folder: Path, json_file: Path) -> list[Path]:
+    """Write evaluation.md, evaluation.csv and the pictures to the folder, and the JSON file last.
+
+    Each file is complete or not there. Raises UsageError where they cannot be written, ResourceError on a full
+    disk.
+    """
+    pictures = {
+        "roc.png": _roc(evaluation),
+        "froc.png": _froc(evaluation),
+        "calibration.png": _calibration(document),
+        **{f"examples-{kind}.png": _examples(evaluation, kind) for kind in evaluation.kinds},
+    }
+    texts = {"evaluation.md": markdown_report(document, list(pictures)), "evaluation.csv": csv_table(document)}
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        for name, figure in pictures.items():
+            stream = io.BytesIO()
+            figure.savefig(stream, format="png", dpi=100)
+            written.append(_write(folder / name, stream.getvalue()))
+        for name, text in texts.items():
+            written.append(_write(folder / name, text.encode()))
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        written.append(_write(json_file, text.encode()))
+    except OSError as error:
+        kind = ResourceError if error.errno == 28 else UsageError
+        raise kind(f"cannot write the evaluation to {folder}: {error.strerror or error}") from error
+    return written
+
+
+def _write(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+    return path
+
+
+def _figure(
+    columns: int, rows: int = 1, size: float = 4.0, title: str = "", aspect: float = 1.0
+) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size * columns, (aspect * size + 0.4) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(RESEARCH, x=0.995, ha="right", fontsize=7, color="0.4")
+    return figure, panels
+
+
+def _roc(evaluation: Evaluation) -> Any:
+    """One panel per kind: altered against healthy slices."""
+    figure, panels = _figure(len(evaluation.kinds), title="Slices with a lesion against healthy slices")
+    for axes, kind in zip(panels[0], evaluation.kinds, strict=True):
+        for method in evaluation.outcome.methods:
+            groups = [[r.score for r in evaluation.results(method.name, one)] for one in (kind, HEALTHY)]
+            false_rate, true_rate = roc_curve(*groups)
+            axes.plot(false_rate, true_rate, lw=1.2, label=f"{method.name} {auroc(*groups):.2f}")
+        axes.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
+        axes.set(title=kind, xlabel="healthy slices marked", ylabel="slices with a lesion marked", aspect="equal")
+        axes.legend(fontsize=6, loc="lower right")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _froc(evaluation: Evaluation) -> Any:
+    """One panel per kind: lesions found against false regions per healthy slice."""
+    rates = np.linspace(0, 4, 81)
+    figure, panels = _figure(len(evaluation.kinds), title="Lesions found (FROC)")
+    for axes, kind in zip(panels[0], evaluation.kinds, strict=True):
+        for method in evaluation.outcome.methods:
+            healthy = evaluation.results(method.name, HEALTHY)
+            false = [score for one in healthy for score in one.marked[:PEAKS_PER_SLICE]]
+            found = [one.found for one in evaluation.results(method.name, kind)]
+            shares = froc_sensitivity(found, false, len(healthy), rates.tolist())
+            axes.plot(rates, shares, lw=1.2, label=method.name)
+        axes.set(title=kind, xlabel="false regions per healthy slice", ylabel="lesions found", ylim=(-0.02, 1.02))
+        axes.legend(fontsize=6, loc="lower right")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _calibration(document: dict[str, Any]) -> Any:
+    """Observed against nominal share of healthy slices marked."""
+    figure, panels = _figure(1, size=5.0, title="False alarms on healthy slices")
+    axes = panels[0, 0]
+    for name, one in document["calibration"].items():
+        nominal = [rate["nominal"] for rate in one["rates"]]
+        observed = [rate["observed"] for rate in one["rates"]]
+        lines = axes.plot(nominal, [o["value"] for o in observed], marker=".", lw=1.2, label=name)
+        axes.fill_between(
+            nominal,
+            [o["low"] for o in observed],
+            [o["high"] for o in observed],
+            alpha=0.08,
+            color=lines[0].get_color(),
+        )
+    axes.plot([0, 0.5], [0, 0.5], color="0.5", lw=0.8, ls=":")
+    axes.set(xlabel="nominal rate", ylabel="share of healthy slices marked", xlim=(0, 0.52), ylim=(-0.02, 1.02))
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _examples(evaluation: Evaluation, kind: str) -> Any:
+    """Rows of slices, best and worst by image level AUROC of the first method: input, reconstruction, score map."""
+    method = evaluation.outcome.methods[0].name
+    results = evaluation.outcome.results[method]
+    numbers = [n for n in evaluation.numbers(kind) if results[n].image_auroc is not None]
+    ranked = sorted(numbers, key=lambda n: -(results[n].image_auroc or 0.0))
+    half = min(EXAMPLES, (len(ranked) + 1) // 2)
+    shown = [(n, "best") for n in ranked[:half]]
+    shown += [(n, "worst") for n in ranked[half:][-half:]]
+    height, width = evaluation.study.grid.shape
+    title = f"{kind}, {method}: best and worst slices"
+    figure, panels = _figure(3, max(1, len(shown)), size=3.0, title=title, aspect=height / width)
+    for row, (number, word) in zip(panels, shown, strict=False):
+        _example_row(row, evaluation, number, method, f"{word}, AUROC {results[number].image_auroc:.2f}")
+    for axes in panels.flat:
+        axes.axis("off")
+    return figure
+
+
+def _example_row(row: Any, evaluation: Evaluation, number: int, method: str, words: str) -> None:
+    study, case = evaluation.study, evaluation.study.cases[number]
+    reconstruction, score = evaluation.outcome.load_maps(number, method)
+    body, lesion = study.body[number], study.lesion[number]
+    background = case.lesion.background_hu if case.lesion else 0.0
+    low, high = (-1100, 300) if background < -300 else (-160, 240)
+    pictures = (
+        (study.hu[number], f"{case.file}\nslice {case.index}", "gray", low, high),
+        (reconstruction, "reconstruction", "gray", low, high),
+        (np.where(body, score, np.nan), words, "inferno", 0.0, max(float(np.percentile(score[body], 99.7)), 1e-12)),
+    )
+    for axes, (image, caption, colours, smallest, largest) in zip(row, pictures, strict=True):
+        axes.imshow(image, cmap=colours, vmin=smallest, vmax=largest)
+        axes.set_title(caption, fontsize=7)
+        if lesion.any():
+            axes.contour(lesion, [0.5], colors="cyan", linewidths=0.7)

@@ -1,0 +1,273 @@
+"""The slices of a study on a prior's working grid: healthy ones, and altered ones with one recorded lesion each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from klip_engine.errors import InputError, UsageError
+from klip_engine.evaluation.insertion import Insertion, LesionRecord, insert, lesion_mask
+from klip_engine.evaluation.lesions import lesion_kind
+from klip_engine.evaluation.tissue import depth_mm
+from klip_engine.io import read_ct
+from klip_engine.io.sources import Source, healthy_slices
+from klip_engine.volume import (
+    AIR_HU,
+    BoolArray,
+    CTVolume,
+    FloatArray,
+    Geometry,
+    WorkingGrid,
+    WorkingVolume,
+    to_working_grid,
+)
+
+HEALTHY = "healthy"
+"""The kind of slices without lesion."""
+
+_MISSES_ALLOWED = 3
+"""Each stands for many sizes and places that were tried."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study is made of; with the scans it gives the same study every time.
+
+    kinds: lesion kinds; count: lesions per kind and scan; healthy_slices: per scan, evenly chosen.
+    """
+
+    kinds: tuple[str, ...]
+    count: int = 10
+    healthy_slices: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            lesion_kind(kind)
+        if not self.kinds or len(set(self.kinds)) != len(self.kinds):
+            raise UsageError("name at least one lesion kind, each once")
+        if self.count < 1 or self.healthy_slices < 1 or self.seed < 0:
+            raise UsageError("a study needs at least one lesion per kind and one healthy slice per scan")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slice of the study; index: of the working slice in its scan; lesion: what was inserted, if anything."""
+
+    number: int
+    kind: str
+    patient: str
+    file: str
+    index: int
+    position_mm: float
+    lesion: LesionRecord | None = None
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """What one scan gave: healthy slices, and for each kind how many lesions were placed of how many asked for."""
+
+    file: str
+    patient: str
+    healthy_slices: int
+    placed: dict[str, int]
+    asked: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Slices in HU on `grid`: hu, body and lesion are [n, h, w]; cases say what each of them is."""
+
+    hu: FloatArray
+    body: BoolArray
+    lesion: BoolArray
+    cases: tuple[Case, ...]
+    scans: tuple[ScanSummary, ...]
+    grid: WorkingGrid
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def digest(self) -> str:
+        """A hash of every pixel, mask and record: two studies with the same one are the same."""
+        digest = hashlib.sha256()
+        for array in (self.hu, self.body, self.lesion):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr(self.cases).encode())
+        return digest.hexdigest()
+
+
+def collect_study(
+    scans: Sequence[Source],
+    grid: WorkingGrid,
+    settings: StudySettings,
+    progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Study:
+    """Read the scans, choose healthy slices and insert the lesions.
+
+    Each altered slice comes from its own copy of the scan with one lesion: it is the healthy slice on which the
+    lesion's mask is largest. What is drawn for a scan and a kind depends on the seed, the number of the scan and
+    the kind alone. A scan in which a kind fits nowhere is recorded in `Study.scans`.
+    check() is called between lesions and may raise. Raises InputError for a scan that cannot be read or holds no
+    healthy slice with body, and when not one lesion of any kind could be placed.
+    """
+    slices: list[tuple[FloatArray, BoolArray, BoolArray]] = []
+    cases: list[Case] = []
+    summaries: list[ScanSummary] = []
+    total = len(scans) * (1 + len(settings.kinds))
+    for number, scan in enumerate(scans):
+        site = _Site.of(scan, grid)
+        chosen = site.evenly_chosen(settings.healthy_slices)
+        for k in chosen:
+            working = site.working
+            slices.append((working.hu[k], working.body[k], np.zeros_like(working.body[k])))
+            cases.append(site.case(len(cases), HEALTHY, k))
+        if progress:
+            progress(number * (1 + len(settings.kinds)) + 1, total)
+        placed = {}
+        for step, kind in enumerate(settings.kinds, start=2):
+            found = site.altered(kind, settings, number, check or (lambda: None))
+            for k, hu, mask, record in found:
+                slices.append((hu, site.working.body[k], mask))
+                cases.append(site.case(len(cases), kind, k, record))
+            placed[kind] = len(found)
+            if progress:
+                progress(number * (1 + len(settings.kinds)) + step, total)
+        summaries.append(ScanSummary(scan.path.name, scan.patient, len(chosen), placed, settings.count))
+    if all(case.kind == HEALTHY for case in cases):
+        raise InputError(
+            f"none of these lesions fits anywhere in these scans: {', '.join(settings.kinds)}; "
+            "take other kinds or other scans"
+        )
+    hu, body, lesion = (np.stack(part) for part in zip(*slices, strict=True))
+    return Study(hu, body, lesion, tuple(cases), tuple(summaries), grid)
+
+
+def reference_slices(
+    scans: Sequence[Source], grid: WorkingGrid, count: int, progress: Callable[[int, int], None] | None = None
+) -> tuple[FloatArray, BoolArray]:
+    """About `count` healthy slices of the scans, evenly chosen: HU and body, [n, h, w] both."""
+    hu, body = [], []
+    for number, scan in enumerate(scans):
+        site = _Site.of(scan, grid)
+        chosen = site.evenly_chosen(max(1, round(count / len(scans))))
+        hu.append(site.working.hu[chosen])
+        body.append(site.working.body[chosen])
+        if progress:
+            progress(number + 1, len(scans))
+    return np.concatenate(hu), np.concatenate(body)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """One scan, on its own grid and on the working grid, and the working slices that are healthy."""
+
+    scan: Source
+    volume: CTVolume
+    working: WorkingVolume
+    healthy: list[int]
+    grid: WorkingGrid
+
+    @staticmethod
+    def of(scan: Source, grid: WorkingGrid) -> _Site:
+        volume = read_ct(scan.path).volume
+        try:
+            working = to_working_grid(volume, grid)
+        except InputError as error:
+            raise InputError(f"{scan.path}: {error}") from error
+        usable = working.body.any(axis=(1, 2)) & healthy_slices(scan, working.source_slices, len(working.hu))
+        healthy = np.flatnonzero(usable).tolist()
+        if not healthy:
+            raise InputError(f"{scan.path} holds no healthy slice with a body: check its ranges of slices")
+        return _Site(scan, volume, working, healthy, grid)
+
+    def evenly_chosen(self, count: int) -> list[int]:
+        places = np.linspace(0, len(self.healthy) - 1, min(count, len(self.healthy))).round().astype(int)
+        return [self.healthy[place] for place in places]
+
+    def case(self, number: int, kind: str, k: int, lesion: LesionRecord | None = None) -> Case:
+        height = float(self.working.geometry.to_lps((0, 0, k))[2])
+        return Case(number, kind, self.scan.patient, self.scan.path.name, int(k), round(height, 3), lesion)
+
+    def altered(
+        self, kind: str, settings: StudySettings, scan_number: int, check: Callable[[], None]
+    ) -> list[tuple[int, FloatArray, BoolArray, LesionRecord]]:
+        """Working slice, its HU, the lesion's mask on it and the record, for every lesion that found a place."""
+        key = hashlib.sha256(f"{settings.seed}/{scan_number}/{kind}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
+        tissue = lesion_kind(kind).tissue(self.volume) & self._allowed()
+        depth = depth_mm(self.volume, tissue)
+        found: list[tuple[int, FloatArray, BoolArray, LesionRecord]] = []
+        if not tissue.any():
+            return found
+        misses = 0
+        for _ in range(2 * settings.count):  # a lesion at the border of the field of view may not be seen
+            check()
+            try:
+                inserted = insert(self.volume, kind, rng, tissue=tissue, depth=depth)
+            except InputError:
+                misses += 1
+                if misses == _MISSES_ALLOWED:
+                    break
+                continue
+            seen = self._seen(inserted)
+            if seen is not None:
+                found.append((*seen, inserted.record))
+            if len(found) == settings.count:
+                break
+        return found
+
+    def _allowed(self) -> BoolArray:
+        allowed = np.ones(self.volume.hu.shape, dtype=bool)
+        if self.working.source_slices is not None:
+            allowed[:] = False
+            for k in self.healthy:
+                first, last = self.working.source_slices[k]
+                allowed[first:last] = True
+        return allowed
+
+    def _seen(self, inserted: Insertion) -> tuple[int, FloatArray, BoolArray] | None:
+        mask = lesion_mask(inserted.record, self.working.geometry) & self.working.body
+        areas = mask.sum(axis=(1, 2))
+        k = max(self.healthy, key=lambda one: int(areas[one]))
+        return (k, self._altered_slice(inserted.volume, k), mask[k]) if areas[k] else None
+
+    def _altered_slice(self, altered: CTVolume, k: int) -> FloatArray:
+        """Working slice k of the altered scan, exactly where it lies in the healthy one."""
+        working = self.working
+        table = ~working.body[k] & (working.hu[k] == AIR_HU)
+        hu = None
+        if working.source_slices is not None:
+            hu = _one_slab(altered, working.source_slices[k], working.geometry, self.grid)
+        if hu is None:
+            hu = to_working_grid(altered, self.grid, mask_table=False).hu[k]
+        return np.where(table, np.float32(AIR_HU), hu)
+
+
+def _one_slab(volume: CTVolume, slab: tuple[int, int], wanted: Geometry, grid: WorkingGrid) -> FloatArray | None:
+    """One working slice from the source slices behind it alone: a window of the lattice of the whole scan.
+
+    None where the lattice of these slices is not that of the whole scan (slices that lean).
+    """
+    first, last = slab
+    geometry = volume.geometry
+    origin = geometry.to_lps((0, 0, first))
+    part = Geometry(
+        (geometry.size[0], geometry.size[1], last - first),
+        geometry.spacing,
+        (float(origin[0]), float(origin[1]), float(origin[2])),
+        geometry.direction,
+    )
+    wide = WorkingGrid((3 * grid.shape[0], 3 * grid.shape[1]), grid.pixel_mm, grid.slice_mm)
+    seen = to_working_grid(CTVolume(volume.hu[first:last], part), wide, mask_table=False)
+    offset = seen.geometry.to_index(wanted.origin)[:2]
+    column, row = (round(float(value)) for value in offset)
+    height, width = grid.shape
+    fits = 0 <= row <= wide.shape[0] - height and 0 <= column <= wide.shape[1] - width and len(seen.hu) == 1
+    if not fits or np.abs(offset - (column, row)).max() > 1e-3:
+        return None
+    return seen.hu[0, row : row + height, column : column + width].copy()

@@ -1,0 +1,306 @@
+"""`klip-engine evaluate` from volumes to report, with a tiny prior and tiny scans."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from klip_engine import cli
+from klip_engine.errors import Cancelled, InputError, UsageError
+from klip_engine.evaluation import lesion_mask
+from klip_engine.evaluation.baselines.base import Evidence, Scores
+from klip_engine.evaluation.command import EvaluationJob, run_evaluation
+from klip_engine.evaluation.run import RunSettings
+from klip_engine.evaluation.statistics import Bootstrap
+from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
+from klip_engine.io.sources import Source
+from klip_engine.priors import save_bundle
+from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.settings import DetectionSettings, SamplingSettings
+from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
+
+GRID = WorkingGrid((96, 128), 2.5, 3.0)
+NETWORK = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    """An untrained network: the Wiener filter of N(mean, variance)."""
+    folder = tmp_path_factory.mktemp("priors") / "wiener"
+    save_bundle(
+        folder, build_denoiser(NETWORK, GRID.shape), GRID, NETWORK.monai_arguments(),
+        training={"patients": 0}, model_card="# wiener\n", description="a Gaussian prior",
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("KLIP_CACHE", str(Path(tmp_path_factory.getbasetemp()) / "klip-cache"))
+
+
+@pytest.fixture(scope="session")
+def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
+    """Two patients: the synthetic torso, and the same with other noise; the last slices are not healthy."""
+    folder = tmp_path_factory.mktemp("scans")
+    made = []
+    for number in range(2):
+        noise = np.random.default_rng(number + 1).normal(0, 5, torso.hu.shape)
+        path = folder / f"torso-{number}.nrrd"
+        sitk.WriteImage(torso.geometry.image(np.rint(torso.hu + noise).astype(np.int16)), path)
+        made.append(Source(path, f"patient {number}", ((0, 20),)))
+    return tuple(made)
+
+
+STUDY = StudySettings(("star", "nodule"), count=2, healthy_slices=3, seed=4)
+
+
+@pytest.fixture(scope="session")
+def study(scans):
+    return collect_study(scans, GRID, STUDY)
+
+
+def test_the_same_seed_gives_the_same_study_and_another_seed_another(scans, study):
+    assert collect_study(scans, GRID, STUDY).digest() == study.digest()
+    other = collect_study(scans, GRID, replace(STUDY, seed=5))
+    assert other.digest() != study.digest()
+    number = study.cases[-1].number  # a kind alone gives the same lesions as among others
+    alone = collect_study(scans, GRID, replace(STUDY, kinds=("nodule",)))
+    assert alone.cases[-1].lesion == study.cases[number].lesion
+
+
+def test_a_study_holds_healthy_slices_and_one_recorded_lesion_per_altered_slice(scans, study):
+    healthy = [case for case in study.cases if case.kind == HEALTHY]
+    assert [case.index for case in healthy[:3]] == [0, 10, 20]
+    assert not study.lesion[[case.number for case in healthy]].any()
+    for scan, source in zip(study.scans, scans, strict=True):
+        assert (scan.placed, scan.healthy_slices, scan.patient) == ({"star": 2, "nodule": 2}, 3, source.patient)
+    working = to_working_grid(read(scans[0]), GRID)
+    for case in study.cases:
+        if case.kind != HEALTHY and case.patient == "patient 0":
+            mask = lesion_mask(case.lesion, working.geometry) & working.body
+            assert mask.sum(axis=(1, 2)).argmax() == case.index <= 20
+            np.testing.assert_array_equal(study.lesion[case.number], mask[case.index])
+            changed = np.abs(study.hu[case.number] - working.hu[case.index]) > 1
+            assert changed[study.lesion[case.number]].all()
+            assert changed.sum() < 4 * study.lesion[case.number].sum() + 12
+
+
+def read(source: Source):
+    from klip_engine.io import read_ct
+
+    return read_ct(source.path).volume
+
+
+def test_an_altered_slice_is_the_one_the_whole_altered_scan_gives(scans):
+    from klip_engine.evaluation.study import _Site
+
+    site = _Site.of(scans[0], GRID)
+    volume = read(scans[0])
+    volume.hu[12:15, 50:60, 60:70] += 300
+    whole = to_working_grid(volume, GRID)
+    np.testing.assert_allclose(site._altered_slice(volume, 13), whole.hu[13], atol=1e-3)
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """A method of comparison that calls bright what is brighter than healthy slices are."""
+
+    name: str = "brightness"
+    source: str = "none"
+    usual: float = 0.0
+
+    def fitted(self, denoiser, healthy: Evidence, seed: int) -> Brightness:
+        assert len(healthy.numbers) == len(healthy.reconstruction) == len(healthy.measurement.data)
+        return replace(self, usual=float(healthy.reconstruction[:, 0][healthy.body].mean()))
+
+    def score(self, denoiser, evidence: Evidence, seed: int) -> Scores:
+        maps = (evidence.measurement.data[:, 0] - self.usual).abs()
+        return Scores(maps, torch.where(evidence.body, maps, 0).amax(dim=(1, 2)))
+
+
+@pytest.fixture
+def job(scans, prior, tmp_path) -> EvaluationJob:
+    detection = DetectionSettings(sampling=SamplingSettings(steps=4, samples=1), batch_slices=4, device="cpu")
+    return EvaluationJob(
+        scans=scans,
+        json_file=tmp_path / "result.json",
+        study=STUDY,
+        run=RunSettings(detection, ("klip", "klip-coherent"), reference_slices=6),
+        prior=prior,
+        reference=(Source(scans[1].path, "a third patient", ((8, 18),)),),
+        baselines={"brightness": Brightness()},
+        bootstrap=Bootstrap(20),
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick_null(monkeypatch) -> None:
+    monkeypatch.setattr("klip_engine.evaluation.run.NULL_SLICES_ON_DEMAND", 4)
+    monkeypatch.setattr("klip_engine.calibration.DRAW_STEPS", 3)
+
+
+def without_time(document: dict) -> dict:
+    return {key: value for key, value in document.items() if key != "timing"}
+
+
+def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tmp_path):
+    document = run_evaluation(job)
+    stored = json.loads(job.json_file.read_text())
+    assert stored == document
+    assert stored["schema"] == "klip-evaluation/1"
+    assert list(stored["results"]) == ["star", "nodule"]
+    for methods in stored["results"].values():
+        assert list(methods) == ["klip", "klip-coherent", "brightness"]
+        for figures in methods.values():
+            for name in ("image_auroc", "dataset_auroc", "average_precision"):
+                one = figures[name]
+                assert 0 <= one["low"] <= one["high"] <= 1
+                assert 0 <= one["value"] <= 1
+            assert list(figures["froc"]) == ["0.5", "1", "2"]
+            assert figures["counts"] == {
+                "altered_slices": 4, "healthy_slices": 6, "patients": 2, "patients_with_lesion": 2,
+            }  # fmt: skip
+    assert stored["results"]["star"]["brightness"]["image_auroc"]["value"] > 0.9
+    assert stored["counts"] == {"patients": 2, "scans": 2, "healthy": 6, "star": 4, "nodule": 4}
+    assert [rate["nominal"] for rate in stored["calibration"]["klip"]["rates"]] == [0.01, 0.05, 0.1, 0.2, 0.5]
+    assert stored["calibration"]["klip"]["null"]["slices"] == 4
+    assert stored["calibration"]["brightness"]["null"] == {"from": "3 reference slices", "slices": 3}
+    assert stored["settings"]["detection"]["sampling"]["steps"] == 4
+    assert len(stored["slices"]) == 14
+    assert set(stored["slices"][0]["scores"]) == {"klip", "klip-coherent", "brightness"}
+    assert "so few patients" in stored["notices"][-1]
+
+    report = job.json_file.with_name("result-report")
+    assert {path.name for path in report.iterdir()} == {
+        "evaluation.md", "evaluation.csv", "roc.png", "froc.png", "calibration.png",
+        "examples-star.png", "examples-nodule.png",
+    }  # fmt: skip
+    rows = list(csv.DictReader((report / "evaluation.csv").open()))
+    assert [(row["kind"], row["method"]) for row in rows[:2]] == [("star", "klip"), ("star", "klip-coherent")]
+    value = stored["results"]["star"]["klip"]["image_auroc"]["value"]
+    assert float(rows[0]["image_auroc"]) == pytest.approx(value, abs=1e-4)
+    assert "not a medical device" in (report / "evaluation.md").read_text()
+
+    stopped = replace(job, json_file=tmp_path / "stopped.json")
+    with pytest.raises(Cancelled, match="--resume"):
+        run_evaluation(stopped, cancelled=lambda: len(list(stopped.work_folder.glob("batch-*.npz"))) == 2)
+    assert not stopped.json_file.exists()
+    assert not list(tmp_path.glob("**/*.partial"))
+    again = run_evaluation(replace(stopped, resume=True))
+    assert without_time(again) == without_time(document)
+    assert again["timing"]["network_evaluations"] < document["timing"]["network_evaluations"]
+    for name in ("evaluation.csv", "evaluation.md"):
+        assert (tmp_path / "stopped-report" / name).read_bytes() == (report / name).read_bytes()
+
+    with pytest.raises(UsageError, match="--resume continues it"):
+        run_evaluation(stopped)
+    changed = replace(job.run, detection=replace(job.run.detection, seed=9))
+    with pytest.raises(UsageError, match="another value of: detection"):
+        run_evaluation(replace(stopped, resume=True, run=changed))
+    with pytest.raises(UsageError, match="slices"):
+        run_evaluation(replace(stopped, resume=True, study=replace(STUDY, seed=9)))
+    damaged = stopped.work_folder / "batch-000004.npz"
+    damaged.write_bytes(b"PK nothing")
+    with pytest.raises(UsageError, match="batch-000004.npz is damaged"):
+        run_evaluation(replace(stopped, resume=True))
+
+
+def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_given(job, monkeypatch):
+    def drawn(prior, count, settings, device, meter):
+        return np.where(np.hypot(*np.mgrid[-48:48, -64:64]) < 30, 40.0, -1000.0)[None].repeat(count, 0)
+
+    monkeypatch.setattr("klip_engine.evaluation.run.draw_slices", drawn)
+    document = run_evaluation(
+        replace(
+            job,
+            reference=(),
+            study=replace(STUDY, kinds=("star",), count=1),
+            run=replace(job.run, scores=("klip",)),
+        )
+    )
+    assert document["settings"]["reference"] == "drawn from the prior"
+    assert list(document["results"]["star"]) == ["klip", "brightness"]
+
+
+def test_a_kind_that_fits_nowhere_is_counted_and_all_of_them_is_an_error(scans, tmp_path):
+    only_liver = Source(scans[0].path, "patient 0", ((0, 8),))
+    found = collect_study([only_liver], GRID, StudySettings(("nodule", "star"), 2, 2))
+    assert found.scans[0].placed == {"nodule": 0, "star": 2}
+    assert found.scans[0].asked == 2
+    with pytest.raises(InputError, match="none of these lesions fits"):
+        collect_study([only_liver], GRID, StudySettings(("nodule",), 2, 2))
+
+
+def run_cli(capsys, *arguments) -> tuple[int, str, str]:
+    before, sys.argv = sys.argv, ["klip-engine", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        sys.argv = before
+    printed = capsys.readouterr()
+    return int(stop.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_takes_a_table_and_speaks_json(capsys, scans, prior, tmp_path):
+    table = scans[0].path.parent / "table.csv"
+    table.write_text("file,patient,slices\ntorso-0.nrrd,one,0-20\n")
+    result = tmp_path / "new" / "e.json"
+    code, printed, err = run_cli(
+        capsys, "evaluate", table, "--json", result, "-o", tmp_path / "tables", "--lesions", "star", "--count", "1",
+        "--healthy-slices", "2", "--score", "klip", "--baselines", "none", "--resamples", "5", "--prior", prior,
+        "--steps", "4", "--samples", "1", "--progress", "json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert events[-1]["event"] == "done"
+    assert events[-1]["counts"] == {"patients": 1, "scans": 1, "healthy": 2, "star": 1}
+    assert list(json.loads(result.read_text())["results"]["star"]) == ["klip"]
+    assert (tmp_path / "tables" / "evaluation.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--lesions", "meteorite"], 2, "Unknown lesion kind 'meteorite'"),
+        (["--lesions", "star,star"], 2, "each once"),
+        (["--lesions", ","], 2, "at least one lesion kind"),
+        (["--score", "luck"], 2, "no score is called 'luck'"),
+        (["--score", "klip", "--score", "klip"], 2, "each once"),
+        (["--baselines", "tea-leaves"], 2, "no method of comparison is called 'tea-leaves'"),
+        (["--json", "result.txt"], 2, "--json names the file"),
+        (["--prior", "none-such"], 3, "no prior 'none-such'"),
+        (["--reference", "SCAN"], 2, "both the evaluation and the reference"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_by_name(
+    capsys, scans, tmp_path, monkeypatch, arguments, code, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    filled = [str(scans[0].path) if one == "SCAN" else one for one in arguments]
+    given = ["evaluate", scans[0].path, "--json", tmp_path / "r.json", *filled, "--progress", "none"]
+    result, _, err = run_cli(capsys, *given)
+    assert result == code
+    assert sentence in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scan_that_cannot_be_used_is_named(capsys, scans, prior, tmp_path):
+    code, _, err = run_cli(
+        capsys, "evaluate", tmp_path / "gone.nrrd", "--json", tmp_path / "r.json", "--prior", prior
+    )
+    assert (code, "gone.nrrd" in err) == (3, True)
+    air = tmp_path / "air.nrrd"
+    sitk.WriteImage(Geometry((40, 40, 3), (4.0, 4.0, 4.0)).image(np.full((3, 40, 40), -1000, np.int16)), air)
+    code, _, err = run_cli(capsys, "evaluate", air, "--json", tmp_path / "r.json", "--prior", prior)
+    assert (code, "air.nrrd" in err) == (3, True)
+    assert not list(tmp_path.glob("r*"))
