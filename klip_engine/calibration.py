@@ -16,7 +16,7 @@ from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
-from klip_engine.settings import DetectionSettings
+from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, score_hu
 from klip_engine.volume import AIR_HU, FloatArray, WorkingGrid, body_mask, to_working_grid
 
@@ -37,11 +37,25 @@ def calibrate(
     count: int | None = None,
     watch: Watch | None = None,
 ) -> NullDistribution:
-    """The null distribution for these settings, measured on slices without anomaly.
+    """The null distribution for these settings, measured on slices without anomaly; see `calibrate_scores`."""
+    return calibrate_scores(prior, settings, [settings.score], device, healthy=healthy, count=count, watch=watch)[0]
+
+
+def calibrate_scores(
+    prior: PriorBundle,
+    settings: DetectionSettings,
+    scores: Sequence[ScoreSettings],
+    device: str,
+    *,
+    healthy: ReferenceSlices | None = None,
+    count: int | None = None,
+    watch: Watch | None = None,
+) -> list[NullDistribution]:
+    """The null distributions of several scores from the same posterior samples, measured on slices without anomaly.
 
     healthy: real healthy slices; by default those kept beside the prior; where there are none, slices are drawn
     from the prior (healthy by construction, but cruder than real ones). count: at most so many of them; by default
-    all, or `DRAWN_SLICES` drawn ones. The settings' seed is not used.
+    all, or `DRAWN_SLICES` drawn ones. The settings' own seed is not used.
     """
     with resource_errors():
         meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
@@ -53,11 +67,16 @@ def calibrate(
         else:
             healthy = healthy.evenly(count or len(healthy))
             source = healthy.describe()
-        scored = score_hu(healthy.hu, prior, settings, device, meter, "calibrating")
-        maps = block_maps(scored.density, settings.score.blocks(prior.grid.pixel_mm))
-        scales = block_scales(maps, healthy.body)
-        maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
-        return null_from_scores(maxima.tolist(), scales, settings.null_settings(prior.sha256), source)
+        scored = score_hu(healthy.hu, prior, settings, device, meter, "calibrating", scores)
+        nulls = []
+        densities = scored.density.split([len(score.terms) for score in scores], dim=1)
+        for score, density in zip(scores, densities, strict=True):
+            maps = block_maps(density, score.blocks(prior.grid.pixel_mm))
+            scales = block_scales(maps, healthy.body)
+            maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
+            wanted = replace(settings, score=score).null_settings(prior.sha256)
+            nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
+        return nulls
 
 
 def healthy_reference(

@@ -215,12 +215,12 @@ def calibrate(
     """
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.calibration import calibrate, healthy_reference
+        from klip_engine.calibration import calibrate_scores, healthy_reference
         from klip_engine.io.sources import find_sources
         from klip_engine.pipeline import pick_device
         from klip_engine.priors import load_prior, save_reference
         from klip_engine.scoring.null import writable_folder
-        from klip_engine.settings import choose_settings
+        from klip_engine.settings import all_scores, choose_settings
         from klip_engine.slices import Watch
 
         settings = choose_settings(
@@ -243,12 +243,14 @@ def calibrate(
         reference = None
         if healthy:
             reference = healthy_reference(find_sources(healthy), bundle.grid, per_scan, watch)
-        null = calibrate(bundle, settings, chosen, healthy=reference, count=slices, watch=watch)
+        scores = [settings.score] if score else all_scores(settings)
+        nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)
         if reference is not None:
             save_reference(bundle.folder, reference)
-        path = null.save(folder)
-        message = f"Null distribution of {null.source} written to {path}"
-        reporter.done(message, out=str(path), slices=len(null.maxima))
+        paths = [null.save(folder) for null in nulls]
+        names = ", ".join(one.name for one in scores)
+        message = f"Null distributions of {nulls[0].source} written to {folder} (scores: {names})"
+        reporter.done(message, out=[str(path) for path in paths], slices=len(nulls[0].maxima))
 
     _run(work, progress)
 
@@ -270,7 +272,7 @@ def evaluate(
     healthy_slices: Annotated[int, typer.Option(help="Healthy slices per volume, evenly chosen.", min=1)] = 24,
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="Healthy scans of other patients to learn from; default: slices drawn from the prior."),
+        typer.Option(help="Healthy scans of other patients to learn from; default: the slices beside the prior."),
     ] = None,
     reference_slices: Annotated[int, typer.Option(help="Reference slices, drawn or chosen.", min=4)] = 64,
     baselines: Annotated[str, typer.Option(help="Methods of comparison: all, none or names with commas.")] = "all",
@@ -298,9 +300,10 @@ def evaluate(
         from klip_engine.evaluation.statistics import Bootstrap
         from klip_engine.evaluation.study import StudySettings
         from klip_engine.io.sources import find_sources
-        from klip_engine.settings import SCORES, choose_settings
+        from klip_engine.settings import all_scores, choose_settings
 
-        scores = tuple(score or SCORES)
+        base = choose_settings(preset, settings=settings_file)
+        scores = tuple(score or [one.name for one in all_scores(base)])
         settings = choose_settings(
             preset,
             settings=settings_file,
@@ -309,7 +312,7 @@ def evaluate(
             sampler=sampler,
             steps=steps,
             samples=samples,
-            score=scores[0],
+            score=None if scores[0] == base.score.name else scores[0],
             device=device,
             seed=seed,
             batch_slices=batch_slices,

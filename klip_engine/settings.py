@@ -182,6 +182,11 @@ PRESETS: dict[str, DetectionSettings] = {
 `sparse-24` is the paper's task, 24 parallel views."""
 
 
+def all_scores(settings: DetectionSettings) -> list[ScoreSettings]:
+    """The settings' own score and every named one, each once."""
+    return [settings.score, *(score for name, score in SCORES.items() if name != settings.score.name)]
+
+
 def choose_settings(
     preset: str = "default",
     *,

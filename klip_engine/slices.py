@@ -14,7 +14,7 @@ from klip_engine.measurement import SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PriorBundle, PriorMean
 from klip_engine.samplers import ItemNoise, Sampler, build_sampler
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
-from klip_engine.settings import DetectionSettings
+from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.volume import FloatArray
 
 
@@ -89,16 +89,25 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
 
 
 def score_hu(
-    hu: FloatArray, prior: PriorBundle, settings: DetectionSettings, device: str, meter: NetworkMeter, stage: str
+    hu: FloatArray,
+    prior: PriorBundle,
+    settings: DetectionSettings,
+    device: str,
+    meter: NetworkMeter,
+    stage: str,
+    scores: Sequence[ScoreSettings] | None = None,
 ) -> ScoredSlices:
-    """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say."""
+    """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say.
+
+    scores: several at once instead of the settings' own; their terms follow one another.
+    """
     scanner, sampler = scanner_and_sampler(prior, settings)
     return score_slices(
         torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32, copy=False))[:, None],
         scanner,
         meter,
         sampler,
-        settings.score.terms,
+        [term for score in scores or [settings.score] for term in score.terms],
         samples=settings.sampling.samples,
         seed=settings.seed,
         antithetic=settings.sampling.antithetic,

@@ -29,7 +29,7 @@ class EvaluationJob:
 
     json_file: the result; out: folder of table and pictures, by default `NAME-report` beside it (`NAME-work` there
     holds what a resumed run needs); reference: healthy scans of other patients that the methods of comparison learn
-    from, by default slices drawn from the prior are taken.
+    from, by default the slices kept beside the prior, or else drawn from it.
     """
 
     scans: tuple[Source, ...]
@@ -161,7 +161,7 @@ def _settings(job: EvaluationJob, device: str) -> dict[str, Any]:
         "detection": job.run.detection.to_dict() | {"device": device},
         "scores": list(job.run.scores),
         "baselines": list(job.baselines),
-        "reference": [scan.path.name for scan in job.reference] or "drawn from the prior",
+        "reference": [scan.path.name for scan in job.reference] or "kept beside the prior, or drawn from it",
         "reference_slices": job.run.reference_slices,
         "bootstrap": asdict(job.bootstrap),
     }

@@ -189,14 +189,14 @@ def markdown_report(document: dict[str, Any], pictures: Sequence[str]) -> str:
         document["notice"],
         "",
         f"Prior {document['prior']['name']}, operator {settings['detection']['operator']['name']}; "
-        f"{counts['patients']} patients, {counts['scans']} scans, {counts['healthy']} healthy slices. "
+        f"patients: {counts['patients']}, scans: {counts['scans']}, healthy slices: {counts['healthy']}. "
         f"In brackets: {level} % bootstrap intervals over patients and slices.",
     ]
     for kind, methods in document["results"].items():
         altered = next(iter(methods.values()))["counts"]
         lines += [
             "",
-            f"## {kind}: {altered['altered_slices']} lesions in {altered['patients_with_lesion']} patients",
+            f"## {kind} (lesions: {altered['altered_slices']}, patients: {altered['patients_with_lesion']})",
             "| method | image AUROC | dataset AUROC | average precision | "
             + " | ".join(f"found at {rate:g} false / slice" for rate in FROC_RATES)
             + " |",

@@ -29,8 +29,7 @@ class LesionRecord:
 
     diameters_mm: full extent along the shape's axes; axes_lps: 3 x 3 row-major, column k is the LPS unit
     vector of axis k; contrast_hu: what it differs from background_hu, the median of the tissue it replaced;
-    slice_range: first and last index of the slices its mask touches; volume_ml: of the whole shape;
-    wall_mm: for fluid, the wall it lies on (`klip_engine.evaluation.shapes.Crescent`).
+    slice_range: first and last index of the slices its mask touches; volume_ml: of the whole shape.
     """
 
     kind: str
@@ -41,6 +40,12 @@ class LesionRecord:
     background_hu: float
     slice_range: tuple[int, int]
     volume_ml: float
+
+
+@dataclass(frozen=True)
+class FluidRecord(LesionRecord):
+    """The truth about fluid; wall_mm: the wall it lies on (`klip_engine.evaluation.shapes.Crescent`)."""
+
     wall_mm: Relief = ()
 
 
@@ -116,7 +121,8 @@ def insert_at(
 
 def lesion_mask(record: LesionRecord, geometry: Geometry) -> BoolArray:
     """The mask [z, y, x] of a recorded lesion on any grid; all False where the grid does not reach it."""
-    shape = lesion_kind(record.kind).shape(record.diameters_mm, record.wall_mm)
+    wall_mm = record.wall_mm if isinstance(record, FluidRecord) else ()
+    shape = lesion_kind(record.kind).shape(record.diameters_mm, wall_mm)
     box, weight = coverage(shape, Pose(record.centre_lps_mm, record.axes_lps), geometry)
     return _full_mask(box, weight, geometry)
 
@@ -143,21 +149,19 @@ def _inserted(
     hu[box] = model.blend(cropped(volume, box), weight, contrast, background)
     model.spoil(hu, volume, box, weight, rng)
     touched = np.flatnonzero(mask.any(axis=(1, 2)))
-    return Insertion(
-        CTVolume(hu, geometry),
-        mask,
-        LesionRecord(
-            kind,
-            pose.centre_lps_mm,
-            size,
-            pose.axes_lps,
-            contrast,
-            background,
-            (int(touched[0]), int(touched[-1])),
-            shape.volume_mm3 / 1000.0,
-            place.wall_mm,
-        ),
+    record = LesionRecord(
+        kind,
+        pose.centre_lps_mm,
+        size,
+        pose.axes_lps,
+        contrast,
+        background,
+        (int(touched[0]), int(touched[-1])),
+        shape.volume_mm3 / 1000.0,
     )
+    if place.wall_mm:
+        record = FluidRecord(**vars(record), wall_mm=place.wall_mm)
+    return Insertion(CTVolume(hu, geometry), mask, record)
 
 
 def _full_mask(box: Box, weight: FloatArray, geometry: Geometry) -> BoolArray:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from klip_engine.calibration import calibrate, draw_slices, known_null, user_cache
+from klip_engine.calibration import calibrate_scores, draw_slices, known_null, user_cache
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.measures import SliceResult, measure_slice
 from klip_engine.evaluation.study import Study
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
-from klip_engine.priors import PriorBundle
+from klip_engine.priors import PriorBundle, load_reference
 from klip_engine.samplers import ItemNoise, Measurement
 from klip_engine.scoring.klip import KlipAccumulator
 from klip_engine.scoring.null import NullDistribution, find_null
@@ -58,6 +58,8 @@ class RunSettings:
 
     def scored_by(self, name: str) -> DetectionSettings:
         """The settings of `klip-engine detect` with this score; raises UsageError for one that does not fit."""
+        if name == self.detection.score.name:
+            return self.detection
         if name not in SCORES:
             raise UsageError(f"no score is called '{name}'; there are: {', '.join(SCORES)}")
         return replace(self.detection, score=SCORES[name])
@@ -123,7 +125,8 @@ def klip_maps(
     measurement = scanner.measure(images, numbers)
     items = [(number, sample) for number in numbers for sample in range(samples)]
     noise = ItemNoise(settings.seed, items, (1, height, width), device, settings.sampling.antithetic)
-    terms = {name: SCORES[name].terms for name in nulls}
+    scores = {name: RunSettings(settings, (name,)).scored_by(name).score for name in nulls}
+    terms = {name: score.terms for name, score in scores.items()}
     accumulator = KlipAccumulator(
         [term for some in terms.values() for term in some], sampler.levels, count, samples
     )
@@ -132,7 +135,7 @@ def klip_maps(
     densities = accumulator.density().cpu().split([len(some) for some in terms.values()], dim=1)
     maps = {}
     for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        sizes = block_maps(density, SCORES[name].blocks(bundle.grid.pixel_mm))
+        sizes = block_maps(density, scores[name].blocks(bundle.grid.pixel_mm))
         maps[name] = combine_blocks(sizes, null.scales).astype(np.float32)
         if not np.isfinite(maps[name]).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
@@ -155,9 +158,9 @@ def run_study(
 ) -> Outcome:
     """Score every slice of the study by every method and measure the scores against the truth.
 
-    reference: healthy slices (HU and body, [n, h, w]) that methods of comparison learn from; drawn from the prior
-    where there is none. facts: what else must agree for a run to be resumed.
-    Raises UsageError when `work` holds a run and `resume` is not asked for, or one of other settings.
+    reference: healthy slices (HU and body, [n, h, w]) that methods of comparison learn from; by default
+    those kept beside the prior, drawn from it where there are none. facts: what else must agree for a run to be
+    resumed. Raises UsageError when `work` holds a run and `resume` is not asked for, or one of other settings.
     """
     watch = watch or Watch()
     meter = NetworkMeter(bundle.on(device).denoiser, watch)
@@ -207,19 +210,28 @@ class _Run:
 
     def nulls(self) -> dict[str, NullDistribution]:
         """The null distribution that `detect` uses, for every score; measured now where none is known."""
-        return {name: self._null(self.settings.scored_by(name)) for name in self.settings.scores}
-
-    def _null(self, settings: DetectionSettings) -> NullDistribution:
-        null = known_null(self.bundle, settings)
-        null = null or find_null(self.work, settings.null_settings(self.bundle.sha256))
-        if null is None:
-            null = calibrate(
-                self.bundle, settings, self.device, count=NULL_SLICES_ON_DEMAND, watch=self.meter.watch
+        wanted = {name: self.settings.scored_by(name) for name in self.settings.scores}
+        known = {
+            name: known_null(self.bundle, settings)
+            or find_null(self.work, settings.null_settings(self.bundle.sha256))
+            for name, settings in wanted.items()
+        }
+        missing = [name for name, null in known.items() if null is None]
+        if missing:
+            made = calibrate_scores(
+                self.bundle,
+                self.settings.detection,
+                [wanted[name].score for name in missing],
+                self.device,
+                count=NULL_SLICES_ON_DEMAND,
+                watch=self.meter.watch,
             )
-            null.save(self.work)
-            with contextlib.suppress(OSError):  # the cache only saves time
-                null.save(user_cache() / "null")
-        return null
+            for null in made:
+                null.save(self.work)
+                with contextlib.suppress(OSError):  # the cache only saves time
+                    null.save(user_cache() / "null")
+            known |= dict(zip(missing, made, strict=True))
+        return {name: null for name, null in known.items() if null is not None}
 
     def fit(
         self,
@@ -228,7 +240,7 @@ class _Run:
         nulls: Mapping[str, NullDistribution],
     ) -> tuple[dict[str, Baseline], dict[str, NullDistribution]]:
         """Methods after looking at every other reference slice, and what they score on the rest of them."""
-        hu, body = reference or self._drawn()
+        hu, body = reference or self._kept() or self._drawn()
         evidence = []
         step = self.settings.detection.batch_slices
         for parity in (0, 1):
@@ -254,6 +266,14 @@ class _Run:
             scored[name] = NullDistribution(tuple(sorted(float(v) for v in maxima)), (), {})
             self.meter.watch.tell("fitting methods of comparison", len(fitted), len(baselines))
         return fitted, scored
+
+    def _kept(self) -> tuple[FloatArray, BoolArray] | None:
+        """The healthy slices kept beside the prior."""
+        kept = load_reference(self.bundle.folder, self.bundle.grid.shape)
+        if kept is None or len(kept) < 4:
+            return None
+        kept = kept.evenly(self.settings.reference_slices)
+        return kept.hu, kept.body
 
     def _drawn(self) -> tuple[FloatArray, BoolArray]:
         stored = _load(self.work / "drawn.npz")
@@ -338,7 +358,7 @@ def _methods(
         Method(
             name,
             "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
-            min(SCORES[name].blocks(bundle.grid.pixel_mm)),
+            min(settings.scored_by(name).score.blocks(bundle.grid.pixel_mm)),
             {"from": nulls[name].source or "slices without anomaly"} | nulls[name].identity(),
         )
         for name in settings.scores
@@ -360,7 +380,7 @@ def _state(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that the stored batches depend on, as plain data."""
-    learnt = "drawn from the prior"
+    learnt = "kept beside the prior or drawn from it"
     if reference is not None:
         learnt = hashlib.sha256(reference[0].tobytes() + reference[1].tobytes()).hexdigest()
     state = {
@@ -368,7 +388,7 @@ def _state(
         "prior": bundle.identity(),
         "slices": study.digest(),
         "detection": settings.detection.to_dict(),
-        "scores": {name: asdict(SCORES[name]) for name in settings.scores},
+        "scores": {name: asdict(settings.scored_by(name).score) for name in settings.scores},
         "baselines": list(baselines),
         "reference slices": [settings.reference_slices, learnt],
         **facts,

@@ -227,7 +227,7 @@ def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_gi
             run=replace(job.run, scores=("klip",)),
         )
     )
-    assert document["settings"]["reference"] == "drawn from the prior"
+    assert document["settings"]["reference"] == "kept beside the prior, or drawn from it"
     assert list(document["results"]["star"]) == ["klip", "brightness"]
 
 

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 
 from klip_engine import cli
+from klip_engine.settings import SCORES
 from klip_engine.volume import Geometry
 from tests.conftest import torso
 from tests.io.dicom_files import AXIAL, straight_positions, write_series
@@ -315,12 +316,12 @@ def test_healthy_scans_become_the_reference_that_new_settings_are_measured_on(ca
 
     bundle = tmp_path / "bundle"
     shutil.copytree(prior, bundle)
-    code, _, _ = _run(
-        capsys, "calibrate", bundle, "--healthy", ct, "--per-scan", "3", *QUICK, "--progress", "none"
-    )
+    few = ["--steps", "6", "--samples", "2", "--batch-slices", "4", "--progress", "none"]
+    code, _, _ = _run(capsys, "calibrate", bundle, "--healthy", ct, "--per-scan", "3", *few)
     assert code == 0
-    other = [*QUICK, "--score", "klip-variance"]
-    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *other, "--progress", "none")
+    assert len(list((bundle / "null").glob("*.json"))) == len(SCORES)  # every score, from one set of samples
+    other = [*few, "--samples", "1"]  # nobody calibrated these: detect measures the reference itself
+    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *other)
     assert code == 0
     null = json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]
     assert null["source"] == "3 slices of 1 healthy scans"
