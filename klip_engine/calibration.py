@@ -71,8 +71,10 @@ def calibrate_scores(
         nulls = []
         densities = scored.density.split([len(score.terms) for score in scores], dim=1)
         for score, density in zip(scores, densities, strict=True):
-            maps = block_maps(density, score.blocks(prior.grid.pixel_mm))
-            scales = block_scales(maps, healthy.body)
+            blocks = score.blocks(prior.grid.pixel_mm)
+            maps = block_maps(density, blocks)
+            quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
+            scales = block_scales(maps, healthy.body, quantiles)
             maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
             wanted = replace(settings, score=score).null_settings(prior.sha256)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))

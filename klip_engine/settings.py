@@ -72,7 +72,8 @@ SCAN_SAMPLING = SamplingSettings(steps=20, sigma_max=3.0, sigma_min=0.006)
 class ScoreSettings:
     """How the pulls become a score map: the integrals, and the sizes of the blocks they are averaged over.
 
-    With several of either, each map is divided by its typical highest value on null slices, and the largest
+    With several of either, each map is divided by its typical highest value on null slices
+    (`ScoreTerm.unit_quantile`), and the largest
     counts at every pixel.
     """
 
@@ -86,7 +87,7 @@ class ScoreSettings:
 
 
 SCORES: dict[str, ScoreSettings] = {
-    "klip": ScoreSettings("klip", (ScoreTerm((0.06, 1.0), "plain"),), (15.0,)),
+    "klip": ScoreSettings("klip", (ScoreTerm((0.2, 0.8), "plain"),), (3.0,)),
     "klip-variance": ScoreSettings("klip-variance", (ScoreTerm((0.06, 1.0), "variance"),), (9.0,)),
     "klip-coherent": ScoreSettings("klip-coherent", (ScoreTerm((0.2, 0.7), "coherent", 1.5),), (3.0,)),
     "klip-multiscale": ScoreSettings(
@@ -94,8 +95,8 @@ SCORES: dict[str, ScoreSettings] = {
         (
             ScoreTerm((0.02, 0.08), "coherent", 1.0),
             ScoreTerm((0.02, 0.08), "coherent", 1.5),
-            ScoreTerm((0.2, 0.7), "coherent", 1.5),
-            ScoreTerm((0.2, 0.7), "coherent", 2.2),
+            ScoreTerm((0.2, 0.7), "coherent", 1.5, unit_quantile=0.9),
+            ScoreTerm((0.2, 0.7), "coherent", 2.2, unit_quantile=0.9),
         ),
         (3.0,),
     ),

@@ -22,12 +22,15 @@ def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:
     return np.where(body, score, 0.0).max(axis=(1, 2)).astype(np.float32)
 
 
-def block_scales(maps: FloatArray, body: BoolArray) -> tuple[float, ...]:
-    """The typical highest value of each map on null slices: the median of the slice maxima.
+def block_scales(maps: FloatArray, body: BoolArray, quantiles: Sequence[float]) -> tuple[float, ...]:
+    """The typical highest value of each map on null slices: a quantile of the slice maxima, one per map.
 
     maps: [maps, n, h, w] from `block_maps`; body: [n, h, w].
     """
-    return tuple(float(np.median(slice_maxima(m, body))) or 1.0 for m in maps)
+    return tuple(
+        float(np.quantile(slice_maxima(one, body), quantile)) or 1.0
+        for one, quantile in zip(maps, quantiles, strict=True)
+    )
 
 
 def combine_blocks(maps: FloatArray, scales: Sequence[float]) -> FloatArray:

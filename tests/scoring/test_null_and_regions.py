@@ -104,8 +104,9 @@ def test_block_sizes_are_brought_to_one_scale():
     density[:, 10, 10] = torch.arange(1.0, 6)  # a point: strong for small blocks, weak for large ones
     body = np.ones((5, 30, 30), bool)
     maps = block_maps(density[:, None], [1, 5])
-    scales = block_scales(maps, body)
+    scales = block_scales(maps, body, [0.5, 0.5])
     np.testing.assert_allclose(scales, [3, 3 / 25], rtol=1e-5)
+    np.testing.assert_allclose(block_scales(maps, body, [1.0, 0.25]), [5, 2 / 25], rtol=1e-5)
     score = combine_blocks(maps, scales)
     np.testing.assert_allclose(slice_maxima(score, body), np.arange(1, 6) / 3, rtol=1e-5)
     body[:, 10, 10] = False
