@@ -58,7 +58,7 @@ def detect(
     score: Score = None,
     false_alarms: Annotated[
         float | None,
-        typer.Option(help="Accepted share of slices drawn from the prior on which something is marked."),
+        typer.Option(help="Accepted share of healthy slices on which something is marked."),
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,

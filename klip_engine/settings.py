@@ -73,8 +73,7 @@ class ScoreSettings:
     """How the pulls become a score map: the integrals, and the sizes of the blocks they are averaged over.
 
     With several of either, each map is divided by its typical highest value on null slices
-    (`ScoreTerm.unit_quantile`), and the largest
-    counts at every pixel.
+    (`ScoreTerm.unit_quantile`), and the largest counts at every pixel.
     """
 
     name: str
@@ -118,7 +117,7 @@ SCORING_VERSION = 2
 class DetectionSettings:
     """Everything that changes a result, and how it is computed.
 
-    false_alarms: the accepted share of slices drawn from the prior on which anything is marked; seed: of all random
+    false_alarms: the accepted share of healthy (null) slices on which anything is marked; seed: of all random
     numbers; batch_slices: slices computed together (changes memory and speed; on the CPU not the label map).
     """
 

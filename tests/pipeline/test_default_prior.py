@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import SimpleITK as sitk
 from klip_engine import cli, load_prior
 from klip_engine.calibration import known_null
 from klip_engine.demo import demo_ct, demo_truth
-from klip_engine.settings import PRESETS
+from klip_engine.priors import load_reference
+from klip_engine.settings import PRESETS, SCORES
 from tests.pipeline.test_cli import _run
 
 DATA = Path(cli.__file__).parent / "data"
@@ -28,14 +30,24 @@ def test_the_default_prior_states_what_it_saw_and_did_not_see_the_validation_pat
         assert unseen not in table
     for collection in ("ACRIN-FLT-Breast", "LIDC-IDRI", "LCTSC", "CPTAC-LUAD", "TCGA-COAD", "C4KC-KiTS"):
         assert collection in card
-    assert (prior.folder / "models" / "model.safetensors").stat().st_size < 16e6
+    assert sum(path.stat().st_size for path in prior.folder.rglob("*") if path.is_file()) < 16e6
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_preset_has_its_null_in_the_default_prior(preset):
-    null = known_null(load_prior(), PRESETS[preset])
+@pytest.mark.parametrize("score", list(SCORES))
+def test_every_preset_has_its_null_in_the_default_prior(preset, score):
+    null = known_null(load_prior(), replace(PRESETS[preset], score=SCORES[score]))
     assert null is not None
+    assert "healthy scans" in null.source
     assert null.finest_rate < PRESETS[preset].false_alarms
+
+
+def test_the_reference_slices_of_the_default_prior_are_real_and_fit_its_grid():
+    prior = load_prior()
+    reference = load_reference(prior.folder, prior.grid.shape)
+    assert reference is not None
+    assert len(set(reference.scan.tolist())) >= 50
+    assert reference.body.any(axis=(1, 2)).all()
 
 
 def test_weights_and_demo_data_stay_small():
