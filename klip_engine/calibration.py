@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from klip_engine.errors import InputError, PriorError, resource_errors
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
-from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
@@ -22,7 +23,8 @@ from klip_engine.volume import AIR_HU, FloatArray, WorkingGrid, body_mask, to_wo
 
 DRAW_STEPS = 60
 DRAWN_SLICES = 256
-_NULL_SEED = 0
+DRAWN = "drawn"
+_NULL_SEED = 2_000_003
 _DRAW_SEED = 1_000_003
 """The null belongs to the settings, not to a run: its seeds are its own, and drawn slices and their
 reconstruction do not share noise."""
@@ -63,8 +65,9 @@ def calibrate_scores(
         healthy = healthy or load_reference(prior.folder, prior.grid.shape)
         if healthy is None:
             healthy = drawn_slices(prior, count or DRAWN_SLICES, settings, device, meter)
-            source = f"{len(healthy)} slices drawn from the prior"
+            source, key = f"{len(healthy)} slices drawn from the prior", DRAWN
         else:
+            key = healthy.digest()
             healthy = healthy.evenly(count or len(healthy))
             source = healthy.describe()
         scored = score_hu(healthy.hu, prior, settings, device, meter, "calibrating", scores)
@@ -76,7 +79,7 @@ def calibrate_scores(
             quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
             scales = block_scales(maps, healthy.body, quantiles)
             maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
-            wanted = replace(settings, score=score).null_settings(prior.sha256)
+            wanted = replace(settings, score=score).null_settings(prior.sha256, key)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls
 
@@ -132,12 +135,30 @@ def draw_slices(
     return drawn
 
 
+def healthy_key(prior: PriorBundle) -> str:
+    """Which healthy slices null distributions of this prior are measured on: a digest, or `DRAWN`."""
+    kept = load_reference(prior.folder, prior.grid.shape)
+    return DRAWN if kept is None else kept.digest()
+
+
+def keep_reference(prior: PriorBundle, slices: ReferenceSlices) -> None:
+    """Make these the healthy slices beside the prior; null distributions measured on others are removed."""
+    save_reference(prior.folder, slices)
+    for path in (prior.folder / "null").glob("*.json"):
+        try:
+            stale = json.loads(path.read_text(encoding="utf-8"))["settings"]["healthy"] != slices.digest()
+        except (ValueError, KeyError, TypeError):
+            stale = True
+        if stale:
+            path.unlink()
+
+
 def known_null(prior: PriorBundle, settings: DetectionSettings) -> NullDistribution | None:
     """The stored null distribution for these settings: the bundle's, else one in the user's cache.
 
     A damaged one in the bundle raises PriorError; in the cache it counts as missing.
     """
-    wanted = settings.null_settings(prior.sha256)
+    wanted = settings.null_settings(prior.sha256, healthy_key(prior))
     shipped = find_null(prior.folder / "null", wanted)
     if shipped is not None:
         return shipped

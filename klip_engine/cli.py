@@ -25,8 +25,8 @@ app = typer.Typer(
 
 Prior = Annotated[str, typer.Option(help="A built-in prior or a bundle folder.")]
 Progress = Annotated[ProgressStyle, typer.Option(help="Progress for people, for programs, or none.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto, or as in --settings.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers; default: 0.", min=0)]
 Preset = Annotated[str, typer.Option(help="Settings to start from: default, fast or sparse-24.")]
 SettingsFile = Annotated[
     Path | None,
@@ -60,8 +60,8 @@ def detect(
         float | None,
         typer.Option(help="Accepted share of healthy slices on which something is marked."),
     ] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: Device = None,
+    seed: Seed = None,
     batch_slices: BatchSlices = None,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
     progress: Progress = ProgressStyle.RICH,
@@ -101,8 +101,8 @@ def detect(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("klip-demo"),
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: Device = None,
+    seed: Seed = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
     """Run the main job on the CT that comes with the engine; one lesion was inserted into it."""
@@ -148,8 +148,8 @@ def train(
         Path | None,
         typer.Option(help="Markdown to append to the model card (attributions).", exists=True, dir_okay=False),
     ] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: Device = None,
+    seed: Seed = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
     """Train a prior on healthy CT; under torchrun on several devices."""
@@ -172,8 +172,8 @@ def train(
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 bfloat16=bfloat16,
-                seed=seed,
-                device=pick_device(device),
+                seed=seed or 0,
+                device=pick_device(device or "auto"),
             ),
             resume=resume,
             note="" if note is None else note.read_text(encoding="utf-8"),
@@ -205,7 +205,7 @@ def calibrate(
     steps: Steps = None,
     samples: Samples = None,
     score: Score = None,
-    device: Device = "auto",
+    device: Device = None,
     batch_slices: BatchSlices = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
@@ -215,10 +215,10 @@ def calibrate(
     """
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.calibration import calibrate_scores, healthy_reference
+        from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference
         from klip_engine.io.sources import find_sources
         from klip_engine.pipeline import pick_device
-        from klip_engine.priors import load_prior, save_reference
+        from klip_engine.priors import load_prior
         from klip_engine.scoring.null import writable_folder
         from klip_engine.settings import all_scores, choose_settings
         from klip_engine.slices import Watch
@@ -235,7 +235,7 @@ def calibrate(
             device=device,
             batch_slices=batch_slices,
         )
-        chosen = pick_device(device)
+        chosen = pick_device(settings.device)
         bundle = load_prior(prior, chosen)
         folder = writable_folder(bundle.folder / "null")
         watch = Watch(reporter.progress, cancelled)
@@ -246,7 +246,7 @@ def calibrate(
         scores = [settings.score] if score else all_scores(settings)
         nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)
         if reference is not None:
-            save_reference(bundle.folder, reference)
+            keep_reference(bundle, reference)
         paths = [null.save(folder) for null in nulls]
         names = ", ".join(one.name for one in scores)
         message = f"Null distributions of {nulls[0].source} written to {folder} (scores: {names})"
@@ -287,8 +287,8 @@ def evaluate(
     sampler: SamplerName = None,
     steps: Steps = None,
     samples: Samples = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: Device = None,
+    seed: Seed = None,
     batch_slices: BatchSlices = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
@@ -312,7 +312,7 @@ def evaluate(
             sampler=sampler,
             steps=steps,
             samples=samples,
-            score=None if scores[0] == base.score.name else scores[0],
+            score=None if base.score.name in scores else scores[0],
             device=device,
             seed=seed,
             batch_slices=batch_slices,
@@ -320,13 +320,13 @@ def evaluate(
         job = EvaluationJob(
             scans=tuple(find_sources(volumes)),
             json_file=json_file,
-            study=StudySettings(split_names(lesions), count, healthy_slices, seed),
+            study=StudySettings(split_names(lesions), count, healthy_slices, settings.seed),
             run=RunSettings(settings, scores, reference_slices),
             prior=prior,
             out=out,
             reference=tuple(find_sources(reference)) if reference else (),
             baselines=choose_baselines(baselines),
-            bootstrap=Bootstrap(resamples, seed=seed),
+            bootstrap=Bootstrap(resamples, seed=settings.seed),
             resume=resume,
         )
         reporter.start(
@@ -366,8 +366,8 @@ def tune(
     sampler: SamplerName = None,
     steps: Steps = None,
     samples: Samples = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: Device = None,
+    seed: Seed = None,
     batch_slices: BatchSlices = None,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:

@@ -6,10 +6,23 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from klip_engine.errors import UsageError
-from klip_engine.scoring.klip import ScoreTerm, Weighting
+from klip_engine.scoring.klip import ScoreTerm
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise UsageError(otherwise)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,9 @@ class OperatorSettings:
         return self.name in ("identity", "blur")
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_hu < math.inf:
+        _check(isinstance(self.name, str), "an operator has a name")
+        _check(self.views is None or _whole(self.views, 1), "views is a whole number of at least 1")
+        if not (_number(self.noise_hu) and 0 < self.noise_hu < math.inf):
             raise UsageError(f"noise_hu is {self.noise_hu}; it must be positive")
 
 
@@ -58,9 +73,9 @@ class SamplingSettings:
     scans yes (less error from 24 views), for identity and blur no (the data settle every pixel anyway)."""
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or self.samples < 1:
+        if not (_whole(self.steps, 2) and _whole(self.samples, 1)):
             raise UsageError("sampling needs at least 2 steps and 1 sample")
-        if not 0 < self.sigma_min < self.sigma_max:
+        if not (_number(self.sigma_min) and _number(self.sigma_max) and 0 < self.sigma_min < self.sigma_max):
             raise UsageError("sampling needs 0 < sigma_min < sigma_max")
 
 
@@ -79,6 +94,10 @@ class ScoreSettings:
     name: str
     terms: tuple[ScoreTerm, ...]
     block_mm: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check(bool(self.terms), "a score needs at least one term")
+        _check(bool(self.block_mm) and min(self.block_mm) > 0, "a score needs block sizes above 0 mm")
 
     def blocks(self, pixel_mm: float) -> tuple[int, ...]:
         """Odd block sizes in pixels, nearest to `block_mm`."""
@@ -130,12 +149,11 @@ class DetectionSettings:
     batch_slices: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.false_alarms < 1:
-            raise UsageError(f"the rate of false alarms lies between 0 and 1, not at {self.false_alarms:g}")
-        if self.batch_slices < 1:
-            raise UsageError("batch_slices must be at least 1")
-        if int(self.seed) != self.seed or self.seed < 0:
-            raise UsageError("the seed is a whole number of at least 0")
+        if not (_number(self.false_alarms) and 0 < self.false_alarms < 1):
+            raise UsageError(f"the rate of false alarms lies between 0 and 1, not at {self.false_alarms}")
+        _check(_whole(self.batch_slices, 1), "batch_slices must be a whole number of at least 1")
+        _check(_whole(self.seed, 0), "the seed is a whole number of at least 0")
+        _check(isinstance(self.device, str), "the device is a name")
         for low, high in (term.window for term in self.score.terms):
             if not max(low, self.sampling.sigma_min) < min(high, self.sampling.sigma_max):
                 raise UsageError("a window of the score holds none of the sampled noise levels")
@@ -166,11 +184,14 @@ class DetectionSettings:
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise UsageError(f"these are not settings of a detection: {error}") from error
 
-    def null_settings(self, prior_sha256: str) -> dict[str, Any]:
-        """What a null distribution depends on: everything that changes scores, and nothing else."""
+    def null_settings(self, prior_sha256: str, healthy: str) -> dict[str, Any]:
+        """What a null distribution depends on: everything that changes scores, the slices, and nothing else.
+
+        healthy: which slices it is measured on, a digest, or "drawn" from the prior.
+        """
         settings = self.to_dict()
         kept = {name: settings[name] for name in ("operator", "sampling", "score")}
-        return {"prior": prior_sha256, "scoring": SCORING_VERSION} | kept
+        return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 
 PRESETS: dict[str, DetectionSettings] = {
@@ -245,8 +266,6 @@ def _score_from(part: dict[str, Any]) -> ScoreSettings:
     for term in part["terms"]:
         low, high = term["window"]
         terms.append(ScoreTerm(**(term | {"window": (infinite(low), infinite(high))})))
-        if terms[-1].weighting not in get_args(Weighting):
-            raise UsageError(f"no weighting is called '{terms[-1].weighting}'")
     return ScoreSettings(**(part | {"terms": tuple(terms), "block_mm": tuple(float(b) for b in part["block_mm"])}))
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from klip_engine.calibration import healthy_reference
 from klip_engine.errors import Cancelled, UsageError, resource_errors
 from klip_engine.evaluation.baselines import BASELINES
 from klip_engine.evaluation.baselines.base import Baseline
@@ -16,7 +17,7 @@ from klip_engine.evaluation.document import Evaluation, evaluation_document
 from klip_engine.evaluation.report import require_matplotlib, write_report
 from klip_engine.evaluation.run import RunSettings, check_work, run_study
 from klip_engine.evaluation.statistics import Bootstrap
-from klip_engine.evaluation.study import StudySettings, collect_study, reference_slices
+from klip_engine.evaluation.study import StudySettings, collect_study
 from klip_engine.io.sources import Source
 from klip_engine.pipeline import pick_device
 from klip_engine.priors import PriorBundle, load_prior
@@ -113,7 +114,8 @@ def run_evaluation(
         )
         reference = None
         if job.reference and job.baselines:
-            reference = reference_slices(job.reference, bundle.grid, job.run.reference_slices)
+            per_scan = max(1, round(job.run.reference_slices / len(job.reference)))
+            reference = healthy_reference(job.reference, bundle.grid, per_scan, watch)
         outcome = run_study(
             study,
             bundle,

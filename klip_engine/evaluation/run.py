@@ -7,7 +7,6 @@ same prior, settings, methods and slices.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,19 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from klip_engine.calibration import calibrate_scores, draw_slices, known_null, user_cache
+from klip_engine.calibration import DRAWN, calibrate_scores, draw_slices, healthy_key, known_null, user_cache
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.measures import SliceResult, measure_slice
 from klip_engine.evaluation.study import Study
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
-from klip_engine.priors import PriorBundle, load_reference
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.samplers import ItemNoise, Measurement
 from klip_engine.scoring.klip import KlipAccumulator
 from klip_engine.scoring.null import NullDistribution, find_null
 from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxima
-from klip_engine.settings import SCORES, DetectionSettings, plain_data
+from klip_engine.settings import SCORES, SCORING_VERSION, DetectionSettings, plain_data
 from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler
+from klip_engine.version import __version__
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray, body_mask
 
 WORK_SCHEMA = "klip-evaluation-work/1"
@@ -151,19 +151,22 @@ def run_study(
     work: Path,
     *,
     device: str,
-    reference: tuple[FloatArray, BoolArray] | None = None,
+    reference: ReferenceSlices | None = None,
     resume: bool = False,
     watch: Watch | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Score every slice of the study by every method and measure the scores against the truth.
 
-    reference: healthy slices (HU and body, [n, h, w]) that methods of comparison learn from; by default
+    reference: healthy slices that methods of comparison learn from; by default
     those kept beside the prior, drawn from it where there are none. facts: what else must agree for a run to be
     resumed. Raises UsageError when `work` holds a run and `resume` is not asked for, or one of other settings.
     """
     watch = watch or Watch()
     meter = NetworkMeter(bundle.on(device).denoiser, watch)
+    reference = reference or load_reference(bundle.folder, bundle.grid.shape)
+    if reference is not None:
+        reference = reference.evenly(settings.reference_slices)
     state = _state(study, bundle, settings, baselines, reference, facts or {})
     _open_work(work, state, resume)
     run = _Run(bundle, settings, device, work, meter)
@@ -212,8 +215,8 @@ class _Run:
         """The null distribution that `detect` uses, for every score; measured now where none is known."""
         wanted = {name: self.settings.scored_by(name) for name in self.settings.scores}
         known = {
-            name: known_null(self.bundle, settings)
-            or find_null(self.work, settings.null_settings(self.bundle.sha256))
+            name: find_null(self.work, settings.null_settings(self.bundle.sha256, healthy_key(self.bundle)))
+            or known_null(self.bundle, settings)
             for name, settings in wanted.items()
         }
         missing = [name for name, null in known.items() if null is None]
@@ -227,24 +230,31 @@ class _Run:
                 watch=self.meter.watch,
             )
             for null in made:
-                null.save(self.work)
                 with contextlib.suppress(OSError):  # the cache only saves time
                     null.save(user_cache() / "null")
             known |= dict(zip(missing, made, strict=True))
-        return {name: null for name, null in known.items() if null is not None}
+        nulls = {name: null for name, null in known.items() if null is not None}
+        for null in nulls.values():
+            null.save(self.work)  # a resumed run goes on with the same ones, whatever is calibrated meanwhile
+        return nulls
 
     def fit(
         self,
         baselines: Mapping[str, Baseline],
-        reference: tuple[FloatArray, BoolArray] | None,
+        reference: ReferenceSlices | None,
         nulls: Mapping[str, NullDistribution],
     ) -> tuple[dict[str, Baseline], dict[str, NullDistribution]]:
-        """Methods after looking at every other reference slice, and what they score on the rest of them."""
-        hu, body = reference or self._kept() or self._drawn()
+        """Methods after looking at every other reference scan, and what they score on the rest of them."""
+        reference = reference or self._drawn()
+        hu, body = reference.hu, reference.body
+        scans = np.unique(reference.scan)
+        first_half = np.isin(reference.scan, scans[::2]) if len(scans) > 1 else np.arange(len(hu)) % 2 == 0
+        if min(first_half.sum(), (~first_half).sum()) < 2:
+            raise UsageError(f"{len(hu)} reference slices are too few to learn from; give more with --reference")
         evidence = []
         step = self.settings.detection.batch_slices
-        for parity in (0, 1):
-            places = np.arange(parity, len(hu), 2)
+        for parity, half in enumerate((first_half, ~first_half)):
+            places = np.flatnonzero(half)
             parts = []
             for first in range(0, len(places), step):
                 self.meter.watch.check()
@@ -262,20 +272,13 @@ class _Run:
         for name, baseline in baselines.items():
             self.meter.watch.check()
             fitted[name] = baseline.fitted(self.meter, evidence[0], seed)
-            maxima = fitted[name].score(self.meter, evidence[1], seed).slices.cpu().numpy()
+            rest = [fitted[name].score(self.meter, part, seed).slices.cpu() for part in evidence[1].batches(step)]
+            maxima = torch.cat(rest).numpy()
             scored[name] = NullDistribution(tuple(sorted(float(v) for v in maxima)), (), {})
             self.meter.watch.tell("fitting methods of comparison", len(fitted), len(baselines))
         return fitted, scored
 
-    def _kept(self) -> tuple[FloatArray, BoolArray] | None:
-        """The healthy slices kept beside the prior."""
-        kept = load_reference(self.bundle.folder, self.bundle.grid.shape)
-        if kept is None or len(kept) < 4:
-            return None
-        kept = kept.evenly(self.settings.reference_slices)
-        return kept.hu, kept.body
-
-    def _drawn(self) -> tuple[FloatArray, BoolArray]:
+    def _drawn(self) -> ReferenceSlices:
         stored = _load(self.work / "drawn.npz")
         if stored is None:
             detection, count = self.settings.detection, self.settings.reference_slices
@@ -287,7 +290,7 @@ class _Run:
         seen = stored["body"].any(axis=(1, 2))
         if seen.sum() < 4:
             raise KlipError("the slices drawn from the prior show no body; give healthy scans with --reference")
-        return stored["hu"][seen], stored["body"][seen]
+        return ReferenceSlices(stored["hu"][seen], stored["body"][seen], np.flatnonzero(seen))
 
     def batch(
         self,
@@ -376,20 +379,20 @@ def _state(
     bundle: PriorBundle,
     settings: RunSettings,
     baselines: Mapping[str, Baseline],
-    reference: tuple[FloatArray, BoolArray] | None,
+    reference: ReferenceSlices | None,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that the stored batches depend on, as plain data."""
-    learnt = "kept beside the prior or drawn from it"
-    if reference is not None:
-        learnt = hashlib.sha256(reference[0].tobytes() + reference[1].tobytes()).hexdigest()
+    learnt = DRAWN if reference is None else reference.digest()
     state = {
         "schema": WORK_SCHEMA,
         "prior": bundle.identity(),
         "slices": study.digest(),
         "detection": settings.detection.to_dict(),
         "scores": {name: asdict(settings.scored_by(name).score) for name in settings.scores},
-        "baselines": list(baselines),
+        "scoring": SCORING_VERSION,
+        "engine": __version__,
+        "baselines": {name: repr(baseline) for name, baseline in baselines.items()},
         "reference slices": [settings.reference_slices, learnt],
         **facts,
     }

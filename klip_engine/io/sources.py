@@ -34,7 +34,7 @@ def read_manifest(path: Path) -> list[Source]:
     Raises InputError naming the line where the table cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the table {path}: {error}") from error
@@ -43,19 +43,27 @@ def read_manifest(path: Path) -> list[Source]:
         if not row.get("file"):
             raise InputError(f"{path}, line {line}: the column 'file' is missing or empty")
         slices = _ranges(row.get("slices") or "", f"{path}, line {line}")
-        sources.append(Source(path.parent / row["file"], row.get("patient") or row["file"], slices))
+        file = path.parent / row["file"]
+        sources.append(Source(file, row.get("patient") or scan_name(file), slices))
     return sources
 
 
 def find_sources(paths: Iterable[Path], exclude: Sequence[str] = ()) -> list[Source]:
     """Sources from what the user names: a table (.csv), volume files, or folders holding one DICOM series each.
 
-    Raises UsageError when a patient to leave out is not there (a misspelt name would be trained on), and when
-    nothing is left.
+    Outside a table a scan's patient is named by its file or folder, with the folder above where two share a name.
+    Raises UsageError when a scan is named twice, when a patient to leave out is not there (a misspelt name would
+    be trained on), and when nothing is left.
     """
     found: list[Source] = []
+    paths = list(paths)
+    direct = [path for path in paths if path.suffix.lower() != ".csv"]
     for path in paths:
-        found += read_manifest(path) if path.suffix.lower() == ".csv" else [Source(path, path.stem)]
+        found += [Source(path, _patient(path, direct))] if path in direct else read_manifest(path)
+    places = [source.path.resolve() for source in found]
+    twice = [source.path.name for source, place in zip(found, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise UsageError(f"a scan is named twice: {twice[0]}")
     unknown = set(exclude) - {source.patient for source in found}
     if unknown:
         raise UsageError(f"no such patient to leave out: {', '.join(sorted(unknown))}")
@@ -63,6 +71,23 @@ def find_sources(paths: Iterable[Path], exclude: Sequence[str] = ()) -> list[Sou
     if not sources:
         raise UsageError("no healthy data: name volume files, DICOM folders or a table (.csv)")
     return sources
+
+
+def scan_name(path: Path) -> str:
+    """The name of a file without the endings of volume files, or of a folder."""
+    name = path.resolve().name
+    for ending in (".nii.gz", ".seg.nrrd", ".nrrd", ".nhdr", ".nii", ".mha", ".mhd", ".dcm"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _patient(path: Path, direct: Sequence[Path]) -> str:
+    """Scans outside a table that only share the name of their file or folder belong to different patients."""
+    name = scan_name(path)
+    if [scan_name(other) for other in direct].count(name) > 1:
+        return f"{path.resolve().parent.name}/{name}"
+    return name
 
 
 def healthy_slices(source: Source, slabs: tuple[tuple[int, int], ...] | None, count: int) -> BoolArray:

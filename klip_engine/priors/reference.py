@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,10 @@ class ReferenceSlices:
         pick = np.linspace(0, len(self) - 1, count).round().astype(int)
         return ReferenceSlices(self.hu[pick], self.body[pick], self.scan[pick])
 
+    def digest(self) -> str:
+        """sha256 of what is kept of them."""
+        return hashlib.sha256(b"".join(array.tobytes() for array in _arrays(self).values())).hexdigest()
+
     def describe(self) -> str:
         """What a null distribution made of them rests on."""
         return f"{len(self)} slices of {len(np.unique(self.scan))} healthy scans"
@@ -47,15 +53,17 @@ def save_reference(folder: Path, slices: ReferenceSlices) -> None:
     """Keep the slices in a bundle; complete or not at all. They are pictures of patients: no names are kept."""
     path = folder / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = save(
-        {
-            "hu": slices.hu.round().clip(-1024, 3071).astype(np.int16),
-            "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
-            "scan": slices.scan.astype(np.int16),
-        }
-    )
-    path.with_suffix(".partial").write_bytes(content)
-    os.replace(path.with_suffix(".partial"), path)
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    temporary.write_bytes(save(_arrays(slices)))
+    os.replace(temporary, path)
+
+
+def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "hu": slices.hu.round().clip(-1024, 3071).astype(np.int16),
+        "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
+        "scan": slices.scan.astype(np.int16),
+    }
 
 
 def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | None:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional
@@ -45,6 +45,15 @@ class ScoreTerm:
     unit_quantile: float = 0.5
     """Where several terms are combined, what counts as 1: this quantile of the highest values on null slices. The
     higher, the more a term has to stand out before it counts."""
+
+    def __post_init__(self) -> None:
+        known = get_args(Weighting)
+        if self.weighting not in known:
+            raise UsageError(f"no weighting is called '{self.weighting}'; there are: {', '.join(known)}")
+        if not 0 <= self.window[0] < self.window[1]:
+            raise UsageError(f"a window runs from a lower to a higher noise level, not from {self.window}")
+        if not self.coherence_pixels > 0 or not 0 <= self.unit_quantile <= 1:
+            raise UsageError("a term needs a neighbourhood above 0 pixels and a unit quantile from 0 to 1")
 
 
 class KlipAccumulator:

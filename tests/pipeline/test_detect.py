@@ -200,15 +200,16 @@ def test_slice_range_covers_what_the_label_map_shows(prior):
 def test_the_null_depends_on_everything_that_changes_scores_and_on_nothing_else():
     base = choose_settings()
     same = replace(base, seed=5, device="cpu", batch_slices=1, false_alarms=0.3)
-    assert base.null_settings("x") == same.null_settings("x")
+    assert base.null_settings("x", "drawn") == same.null_settings("x", "drawn")
     for changed in (
         choose_settings(operator="parallel"),
         choose_settings(steps=10),
         choose_settings(samples=1),
         choose_settings(score="klip"),
     ):
-        assert base.null_settings("x") != changed.null_settings("x")
-    assert base.null_settings("x") != base.null_settings("y")
+        assert base.null_settings("x", "drawn") != changed.null_settings("x", "drawn")
+    assert base.null_settings("x", "drawn") != base.null_settings("y", "drawn")
+    assert base.null_settings("x", "drawn") != base.null_settings("x", "a digest")
 
 
 def test_the_public_names_are_there():

@@ -49,7 +49,7 @@ def _settings(**changes) -> TrainingSettings:
 def test_only_healthy_slices_of_patients_not_excluded_are_read(ct_files):
     data = load_slices(find_sources([ct_files / "table.csv"], exclude=["P1"]), GRID)
     assert data.patients == ("P0",) * 4 + ("P2",) * 2
-    assert data.hu.shape == (6, 1, 96, 128)
+    assert data.hu.shape == (6, 1, 144, 192)
     assert float(data.body.float().mean()) > 0.1
 
 
@@ -65,6 +65,16 @@ def test_a_wrong_table_is_answered_with_its_line(tmp_path, text, sentence):
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(InputError, match=sentence):
         read_manifest(tmp_path / "table.csv")
+
+
+def test_scans_of_one_name_are_different_patients_and_none_counts_twice(tmp_path):
+    first, second = tmp_path / "p1" / "CT", tmp_path / "p2" / "CT"
+    named = find_sources([first, second, tmp_path / "a.nii.gz"])
+    assert [source.patient for source in named] == ["p1/CT", "p2/CT", "a"]
+    (tmp_path / "table.csv").write_text("\ufefffile,slices\na.nii.gz,0-3\n", encoding="utf-8")  # as Excel writes it
+    assert [source.patient for source in find_sources([tmp_path / "table.csv"])] == ["a"]
+    with pytest.raises(UsageError, match="named twice: a.nii.gz"):
+        find_sources([tmp_path / "table.csv", tmp_path / "a.nii.gz"])
 
 
 def test_no_data_is_a_usage_error(ct_files):
