@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--prior", default="default")
     parser.add_argument("--lesions", default="tumor,nodule,star,effusion,metal")
     parser.add_argument("--baselines", default="none")
+    parser.add_argument("--reference-slices", type=int, default=32)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
@@ -50,7 +51,7 @@ def main() -> None:
         ),
         json_file=arguments.json or Path("runs") / f"detection-{arguments.cases}-{arguments.preset}.json",
         study=StudySettings(split_names(arguments.lesions), arguments.count),
-        run=RunSettings(choose_settings(arguments.preset)),
+        run=RunSettings(choose_settings(arguments.preset), reference_slices=arguments.reference_slices),
         prior=arguments.prior,
         baselines=choose_baselines(arguments.baselines),
         resume=arguments.resume,

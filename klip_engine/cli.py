@@ -216,10 +216,10 @@ def calibrate(
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
         from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference
+        from klip_engine.files import writable_folder
         from klip_engine.io.sources import find_sources
         from klip_engine.pipeline import pick_device
         from klip_engine.priors import load_prior
-        from klip_engine.scoring.null import writable_folder
         from klip_engine.settings import all_scores, choose_settings
         from klip_engine.slices import Watch
 
@@ -237,7 +237,8 @@ def calibrate(
         )
         chosen = pick_device(settings.device)
         bundle = load_prior(prior, chosen)
-        folder = writable_folder(bundle.folder / "null")
+        cure = "copy the bundle to a folder of your own and name that as the prior"
+        folder = writable_folder(bundle.folder / "null", cure)
         watch = Watch(reporter.progress, cancelled)
         reporter.start(**_facts(prior, settings))
         reference = None

@@ -156,7 +156,7 @@ def _keep(null: NullDistribution) -> str:
     """Keep it in the user's cache where that can be written; words that say which."""
     try:
         null.save(user_cache() / "null")
-    except OSError:
+    except KlipError:
         return ", but it could not be kept (the cache folder cannot be written)"
     return " and kept"
 

@@ -1,6 +1,7 @@
-"""Train the default prior on the shared CT collection: writes the two tables, then runs `klip-engine train`.
+"""Train the default prior on the shared CT collection: writes the two tables, then runs `klip-engine train`, then
+`klip-engine calibrate` with the training patients' slices as reference.
 
-    python benchmarks/default_prior/make.py ../shared/ct -o runs/default --minutes 128 [--resume]
+    python benchmarks/default_prior/make.py ../shared/ct -o runs/default --minutes 233 [--resume]
 
 Patients LIDC-IDRI-0314 and C3N-00249 are kept for validation. Only slices marked as healthy-looking are used.
 """
@@ -12,6 +13,8 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+
+from klip_engine.settings import PRESETS
 
 VALIDATION = ("LIDC-IDRI-0314", "C3N-00249")
 
@@ -37,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ct", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--minutes", default="128")
+    parser.add_argument("--minutes", default="233")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     train, validation = write_tables(arguments.ct, arguments.out.parent / "tables")
@@ -46,7 +49,13 @@ def main() -> None:
         "--validation", str(validation), "--minutes", arguments.minutes, "--bfloat16",
         "--note", str(Path(__file__).with_name("note.md")),
     ]  # fmt: skip
-    sys.exit(subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode)
+    code = subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode
+    reference = ["--healthy", str(train), "--per-scan", "4"]
+    for preset in PRESETS if code == 0 else ():
+        calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset, *reference]
+        code = code or subprocess.run(calibrate, check=False).returncode
+        reference = []
+    sys.exit(code)
 
 
 if __name__ == "__main__":

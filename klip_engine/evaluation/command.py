@@ -18,6 +18,7 @@ from klip_engine.evaluation.report import require_matplotlib, write_report
 from klip_engine.evaluation.run import RunSettings, check_work, run_study
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import StudySettings, collect_study
+from klip_engine.files import writable_folder
 from klip_engine.io.sources import Source
 from klip_engine.pipeline import pick_device
 from klip_engine.priors import PriorBundle, load_prior
@@ -101,6 +102,8 @@ def run_evaluation(
     start = time.perf_counter()
     watch = Watch(progress, cancelled)
     check_work(job.work_folder, job.resume)
+    writable_folder(job.json_file.parent)
+    writable_folder(job.report_folder.parent)
     with resource_errors(), _kept_when_cancelled(job.work_folder):
         device = pick_device(job.run.detection.device)
         bundle = job.prior.on(device) if isinstance(job.prior, PriorBundle) else load_prior(job.prior, device)

@@ -126,6 +126,11 @@ def notices(evaluation: Evaluation) -> list[str]:
         for kind, placed in scan.placed.items():
             if placed < scan.asked:
                 said.append(f"{scan.file}: {placed} of {scan.asked} lesions of the kind {kind} found a place.")
+    if evaluation.outcome.known_slices:
+        said.append(
+            f"{evaluation.outcome.known_slices} healthy slices are also reference slices of the prior: the "
+            "p-values of these patients say nothing, and their scores flatter. Evaluate other patients."
+        )
     patients = len({case.patient for case in evaluation.study.cases})
     if patients < 5:
         said.append(

@@ -17,7 +17,7 @@ from klip_engine.errors import InputError, UsageError
 from klip_engine.evaluation.lesions import Diameters, lesion_kind
 from klip_engine.evaluation.placement import Place, cropped, pose_at
 from klip_engine.evaluation.shapes import Box, Pose, Relief, coverage
-from klip_engine.evaluation.tissue import depth_mm
+from klip_engine.evaluation.tissue import Room, Tissues
 from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry
 
 _SIZES_TRIED = 8
@@ -65,29 +65,28 @@ def insert(
     *,
     diameters_mm: Diameters | None = None,
     contrast_hu: float | None = None,
-    tissue: BoolArray | None = None,
-    depth: FloatArray | None = None,
+    tissue: BoolArray | Room | None = None,
 ) -> Insertion:
     """Insert one lesion at a random place that fits it; the same generator state gives the same lesion.
 
     kind: a name in `LESION_KINDS`. Size (mm along the shape's axes) and contrast (HU against the surrounding
     tissue) are drawn from the kind's range unless given. tissue: [z, y, x], where it may lie, instead of
-    `lesion_kind(kind).tissue(volume)`; depth: `depth_mm` of it. Compute both once when many lesions go into one
-    volume.
+    `lesion_kind(kind).tissue(volume)`. When many lesions go into one volume, pass a `Room`, which keeps what all
+    of them need.
 
     Raises UsageError for an unknown kind or a size that is not positive, InputError when the lesion fits
     nowhere.
     """
     model = lesion_kind(kind)
-    where = model.tissue(volume) if tissue is None else tissue
-    if where.shape != volume.hu.shape:
-        raise UsageError(f"The tissue mask {where.shape} does not match the volume {volume.hu.shape}.")
-    if depth is None:
-        depth = depth_mm(volume, where)
+    if tissue is None:
+        tissue = model.room(Tissues(volume))
+    room = tissue if isinstance(tissue, Room) else Room(volume, tissue)
+    if room.mask.shape != volume.hu.shape:
+        raise UsageError(f"The tissue mask {room.mask.shape} does not match the volume {volume.hu.shape}.")
     for _ in range(_SIZES_TRIED if diameters_mm is None else 1):
         size = _checked(diameters_mm or model.draw_diameters(rng))
         axes = model.draw_axes(rng, volume.geometry)
-        place = model.place(size, axes, volume, where, depth, rng)
+        place = model.place(size, axes, volume, room, rng)
         if place is not None:
             return _inserted(volume, kind, size, place, contrast_hu, rng)
     raise InputError(

@@ -12,22 +12,18 @@ from klip_engine.errors import UsageError
 from klip_engine.evaluation.metal import metal_streaks
 from klip_engine.evaluation.placement import Diameters, Place, place_in_tissue, place_on_dependent_wall
 from klip_engine.evaluation.shapes import Box, Crescent, Ellipsoid, Relief, Shape, StarPrism
-from klip_engine.evaluation.tissue import (
-    LUNG_HU,
-    ORGAN_MAX_STD_HU,
-    homogeneous_organ,
-    lung,
-    smooth_in_slice,
-    soft_tissue,
-)
+from klip_engine.evaluation.tissue import LUNG_HU, ORGAN_MAX_STD_HU, Room, Tissues, smooth_in_slice
 from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry
 
 
 class LesionKind(Protocol):
     """What a kind of lesion looks like and where it may lie; all chance comes from the generator given."""
 
+    def room(self, tissues: Tissues) -> Room:
+        """Where a lesion may lie."""
+
     def tissue(self, volume: CTVolume) -> BoolArray:
-        """Mask [z, y, x] of where a lesion may lie."""
+        """Mask [z, y, x] of where a lesion may lie in this volume."""
 
     def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
         """The solid of that size; wall_mm: what fluid lies on."""
@@ -37,11 +33,10 @@ class LesionKind(Protocol):
         diameters_mm: Diameters,
         axes: npt.NDArray[np.float64],
         volume: CTVolume,
-        tissue: BoolArray,
-        depth: FloatArray,
+        room: Room,
         rng: np.random.Generator,
     ) -> Place | None:
-        """A random place in the tissue that fits it, or None; depth: `depth_mm` of the tissue."""
+        """A random place in the room that fits it, or None."""
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """A size in mm along the shape's axes."""
@@ -64,8 +59,25 @@ class LesionKind(Protocol):
         """Change, in place, what the lesion does to the picture beyond itself; `hu` holds the lesion already."""
 
 
-class _Solid:
-    """A lesion that lies in one tissue and changes nothing beyond itself."""
+class _Lesion:
+    """A lesion that changes nothing beyond itself."""
+
+    def room(self, tissues: Tissues) -> Room:
+        """Where a lesion may lie."""
+        raise NotImplementedError
+
+    def tissue(self, volume: CTVolume) -> BoolArray:
+        """The mask of its room."""
+        return self.room(Tissues(volume)).mask
+
+    def spoil(
+        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
+    ) -> None:
+        """Nothing."""
+
+
+class _Solid(_Lesion):
+    """A lesion that lies in one tissue."""
 
     tolerance = 0.0
     """Share of the lesion that may lie outside its tissue."""
@@ -81,8 +93,7 @@ class _Solid:
         diameters_mm: Diameters,
         axes: npt.NDArray[np.float64],
         volume: CTVolume,
-        tissue: BoolArray,
-        depth: FloatArray,
+        room: Room,
         rng: np.random.Generator,
     ) -> Place | None:
         """Inside the tissue, never across an edge."""
@@ -90,8 +101,7 @@ class _Solid:
             self.shape(diameters_mm),
             axes,
             volume,
-            tissue,
-            depth,
+            room,
             rng,
             tolerance=self.tolerance,
             max_std_hu=self.max_std_hu,
@@ -105,18 +115,13 @@ class _Solid:
         """The tissue's own values plus the contrast."""
         return around.hu + np.float32(contrast_hu) * weight
 
-    def spoil(
-        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
-    ) -> None:
-        """Nothing."""
-
 
 class Tumor(_Solid):
     """A faint ellipsoid in a homogeneous organ: 12 to 30 mm, 40 to 80 HU below or above it."""
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
+    def room(self, tissues: Tissues) -> Room:
         """Homogeneous organs."""
-        return homogeneous_organ(volume)
+        return tissues.organ
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """Three diameters within 20 % of each other, all in 12..30 mm."""
@@ -135,9 +140,9 @@ class Nodule(_Solid):
     DENSITY_HU = 30.0
     DENSITY_SPREAD_HU = 20.0
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
+    def room(self, tissues: Tissues) -> Room:
         """Lungs with the vessels inside them."""
-        return lung(volume)
+        return tissues.lung
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """Three diameters within 15 % of each other, all in 6..20 mm."""
@@ -159,9 +164,9 @@ class Star(_Solid):
 
     CONTRAST_HU = 300.0
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
+    def room(self, tissues: Tissues) -> Room:
         """Homogeneous organs."""
-        return homogeneous_organ(volume)
+        return tissues.organ
 
     def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
         """A star of that width, height and thickness."""
@@ -185,12 +190,12 @@ class Star(_Solid):
         return self.CONTRAST_HU
 
 
-class Effusion:
+class Effusion(_Lesion):
     """Fluid in the pleural space: a crescent on the back wall of a lung, 8 to 25 mm thick, 0 to 20 HU."""
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
+    def room(self, tissues: Tissues) -> Room:
         """Lungs, up to their wall."""
-        return lung(volume, rim_mm=0.0)
+        return tissues.lung_to_wall
 
     def shape(self, diameters_mm: Diameters, wall_mm: Relief = ()) -> Shape:
         """A layer as wide, thick and long as that, on the wall."""
@@ -201,12 +206,11 @@ class Effusion:
         diameters_mm: Diameters,
         axes: npt.NDArray[np.float64],
         volume: CTVolume,
-        tissue: BoolArray,
-        depth: FloatArray,
+        room: Room,
         rng: np.random.Generator,
     ) -> Place | None:
         """On the lowest wall of a lung of a patient lying on the back."""
-        return place_on_dependent_wall(diameters_mm, axes, volume, tissue, rng)
+        return place_on_dependent_wall(diameters_mm, axes, volume, room, rng)
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """50..110 mm wide, 8..25 mm thick, 30..80 mm long."""
@@ -227,20 +231,15 @@ class Effusion:
         fluid = np.float32(background_hu + contrast_hu)
         return around.hu + weight * np.maximum(fluid + _lung_texture(around) - around.hu, 0)
 
-    def spoil(
-        self, hu: FloatArray, before: CTVolume, box: Box, weight: FloatArray, rng: np.random.Generator
-    ) -> None:
-        """Nothing."""
-
 
 class Metal(_Solid):
     """A clip or a seed: 3 to 8 mm of metal in soft tissue, +2000 HU, and its streaks over the slice."""
 
     CONTRAST_HU = 2000.0
 
-    def tissue(self, volume: CTVolume) -> BoolArray:
+    def room(self, tissues: Tissues) -> Room:
         """Organs and muscle."""
-        return soft_tissue(volume)
+        return tissues.soft
 
     def draw_diameters(self, rng: np.random.Generator) -> Diameters:
         """Three diameters within 25 % of each other, all in 3..8 mm."""

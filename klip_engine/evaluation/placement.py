@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from klip_engine.evaluation.shapes import Box, Crescent, Pose, Relief, Shape, coverage
-from klip_engine.evaluation.tissue import SMOOTHING_MM, smooth_in_slice
+from klip_engine.evaluation.tissue import SMOOTHING_MM, Indices, Room, smooth_in_slice
 from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry
 
 Diameters = tuple[float, float, float]
@@ -39,8 +39,7 @@ def place_in_tissue(
     shape: Shape,
     axes: npt.NDArray[np.float64],
     volume: CTVolume,
-    tissue: BoolArray,
-    depth: FloatArray,
+    room: Room,
     rng: np.random.Generator,
     *,
     tolerance: float,
@@ -51,25 +50,32 @@ def place_in_tissue(
     tolerance: share of the shape that may lie outside the tissue; max_std_hu: largest standard deviation of the
     smoothed tissue under it (two organs side by side differ in their smoothed density).
     """
-    spots = np.argwhere(depth > (min(shape.diameters_mm) / 2 if tolerance == 0 else 0))
+    spots, depths = room.deeper_than(min(shape.diameters_mm) / 2 if tolerance == 0 else 0)
     if not len(spots):
         return None
-    drawn = spots[rng.permutation(len(spots))]
-    deepest = drawn[np.argsort(-depth[tuple(drawn.T)], kind="stable")]
-    for spot in np.concatenate([drawn[:_PLACES_TRIED], deepest[:_PLACES_TRIED]]):
-        pose = pose_at(volume.geometry.to_lps(spot[::-1]), axes)
+    for spot in _some_and_the_deepest(spots, depths, rng.permutation(len(spots))):
+        pose = pose_at(volume.geometry.to_lps(np.array(np.unravel_index(spot, room.mask.shape))[::-1]), axes)
         box, weight = coverage(shape, pose, volume.geometry, sub_voxels=1)
-        outside = float(weight[~tissue[box]].sum())
+        outside = float(weight[~room.mask[box]].sum())
         if outside <= tolerance * float(weight.sum()) and _is_even(volume, box, weight > 0, max_std_hu):
             return Place(pose)
     return None
+
+
+def _some_and_the_deepest(spots: Indices, depths: FloatArray, order: Indices) -> Iterator[int]:
+    """The first spots in this order, then the deepest ones; of equally deep ones the earlier in this order."""
+    yield from spots[order[:_PLACES_TRIED]]
+    ordered = depths[order]
+    last = max(0, len(ordered) - _PLACES_TRIED)
+    deep = np.flatnonzero(ordered >= np.partition(ordered, last)[last])
+    yield from spots[order[deep[np.argsort(-ordered[deep], kind="stable")[:_PLACES_TRIED]]]]
 
 
 def place_on_dependent_wall(
     size_mm: Diameters,
     axes: npt.NDArray[np.float64],
     volume: CTVolume,
-    lungs: BoolArray,
+    lungs: Room,
     rng: np.random.Generator,
 ) -> Place | None:
     """A random place for a layer of fluid on the back of a lung (the patient lies on it: LPS +y is down).
@@ -77,17 +83,12 @@ def place_on_dependent_wall(
     The wall is followed on a lattice in mm of the patient. All along it, the lung must be deeper than the fluid,
     and the middle of the fluid must not lie much above its ends.
     """
-    spots = np.flatnonzero(lungs)
-    if not len(spots):
+    spots = lungs.spots
+    if not len(spots) or lungs.height_mm < 0.9 * size_mm[2]:  # no need to try: shorter than the fluid
         return None
-    places = np.stack(np.unravel_index(spots, lungs.shape), axis=1)
-    heights = (places[:, ::-1] * volume.geometry.spacing) @ np.asarray(volume.geometry.direction).reshape(3, 3)[2]
-    if np.ptp(heights) < 0.9 * size_mm[2]:  # no need to try: the lung is shorter than the fluid
-        return None
-    drawn = places[rng.integers(len(places), size=_WALLS_TRIED)]
-    hu_image = volume.geometry.image(volume.hu)
-    lung_image = volume.geometry.image(lungs.astype(np.uint8))
-    for spot in drawn:
+    drawn = spots[rng.integers(len(spots), size=_WALLS_TRIED)]
+    hu_image, lung_image = lungs.images
+    for spot in np.stack(np.unravel_index(drawn, lungs.mask.shape), axis=1):
         seed = volume.geometry.to_lps(spot[::-1])
         for middle in (seed, None):
             found = _wall(size_mm, seed if middle is None else middle, hu_image, lung_image)

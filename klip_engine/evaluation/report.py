@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from klip_engine.errors import ResourceError, UsageError
+from klip_engine.errors import UsageError
 from klip_engine.evaluation.document import Evaluation, csv_table, markdown_report
 from klip_engine.evaluation.measures import PEAKS_PER_SLICE
 from klip_engine.evaluation.study import HEALTHY
+from klip_engine.files import write_file
 from klip_engine.scoring.metrics import auroc, froc_sensitivity, roc_curve
 
 RESEARCH = "Research only. Lesions are synthetic."
@@ -43,28 +43,17 @@ def write_report(evaluation: Evaluation, document: dict[str, Any], folder: Path,
     }
     texts = {"evaluation.md": markdown_report(document, list(pictures)), "evaluation.csv": csv_table(document)}
     written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        for name, figure in pictures.items():
-            stream = io.BytesIO()
-            figure.savefig(stream, format="png", dpi=100)
-            written.append(_write(folder / name, stream.getvalue()))
-        for name, text in texts.items():
-            written.append(_write(folder / name, text.encode()))
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        written.append(_write(json_file, text.encode()))
-    except OSError as error:
-        kind = ResourceError if error.errno == 28 else UsageError
-        raise kind(f"cannot write the evaluation to {folder}: {error.strerror or error}") from error
+    for name, figure in pictures.items():
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=100)
+        written.append(write_file(folder / name, stream.getvalue()))
+    for earlier in set(folder.glob("examples-*.png")) - set(written):
+        earlier.unlink()
+    for name, text in texts.items():
+        written.append(write_file(folder / name, text.encode()))
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    written.append(write_file(json_file, text.encode()))
     return written
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    return path
 
 
 def _figure(

@@ -7,8 +7,8 @@ same prior, settings, methods and slices.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.measures import SliceResult, measure_slice
 from klip_engine.evaluation.study import Study
+from klip_engine.files import write_file
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.samplers import ItemNoise, Measurement
@@ -85,6 +86,8 @@ class Outcome:
     work: Path
     batch_slices: int
     timing: dict[str, Any]
+    known_slices: int = 0
+    """Healthy slices of the study that are also reference slices: their p-values say nothing."""
 
     def load_maps(self, number: int, method: str) -> tuple[FloatArray, FloatArray]:
         """Reconstruction in HU and score map [h, w] of one slice."""
@@ -164,7 +167,8 @@ def run_study(
     """
     watch = watch or Watch()
     meter = NetworkMeter(bundle.on(device).denoiser, watch)
-    reference = reference or load_reference(bundle.folder, bundle.grid.shape)
+    kept_reference = load_reference(bundle.folder, bundle.grid.shape)
+    reference = reference or kept_reference
     if reference is not None:
         reference = reference.evenly(settings.reference_slices)
     state = _state(study, bundle, settings, baselines, reference, facts or {})
@@ -198,7 +202,7 @@ def run_study(
         watch.tell("evaluating slices", numbers.stop, len(study))
     timing = {"network_s": round(meter.seconds, 3), "network_evaluations": meter.evaluations}
     kept = {name: tuple(values) for name, values in results.items()}
-    return Outcome(methods, kept, work, batch_slices, timing)
+    return Outcome(methods, kept, work, batch_slices, timing, _in_both(study, kept_reference))
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ class _Run:
                 watch=self.meter.watch,
             )
             for null in made:
-                with contextlib.suppress(OSError):  # the cache only saves time
+                with contextlib.suppress(KlipError):  # the cache only saves time
                     null.save(user_cache() / "null")
             known |= dict(zip(missing, made, strict=True))
         nulls = {name: null for name, null in known.items() if null is not None}
@@ -350,6 +354,15 @@ def _joined(parts: Sequence[Evidence]) -> Evidence:
     )
 
 
+def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
+    """How many healthy slices of the study are reference slices too."""
+    if reference is None:
+        return 0
+    known = {one.round().astype(np.int16).tobytes() for one in reference.hu}
+    healthy = (hu for hu, case in zip(study.hu, study.cases, strict=True) if case.lesion is None)
+    return sum(one.round().clip(-1024, 3071).astype(np.int16).tobytes() in known for one in healthy)
+
+
 def _methods(
     settings: RunSettings,
     bundle: PriorBundle,
@@ -429,18 +442,15 @@ def _open_work(work: Path, state: dict[str, Any], resume: bool) -> None:
         return
     try:
         work.mkdir(parents=True, exist_ok=True)
-        _write(work / _STATE, (json.dumps(state, indent=1) + "\n").encode())
+        write_file(work / _STATE, (json.dumps(state, indent=1) + "\n").encode())
     except OSError as error:
         raise UsageError(f"{work} cannot be written: {error.strerror or error}; choose another --json") from error
 
 
 def _save(path: Path, batch: Batch) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with temporary.open("wb") as stream:
-        np.savez_compressed(stream, **batch)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **batch)  # type: ignore[arg-type]
+    write_file(path, stream.getvalue())
 
 
 def _load(path: Path) -> Batch | None:
@@ -452,9 +462,3 @@ def _load(path: Path) -> Batch | None:
             return {name: stored[name] for name in stored.files}
     except Exception as error:
         raise UsageError(f"{path} is damaged: delete it, and --resume computes it again") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

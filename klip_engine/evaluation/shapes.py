@@ -37,6 +37,9 @@ class Shape(Protocol):
     def contains(self, points: Points) -> BoolArray:
         """Which points [..., 3] in mm of the shape's frame lie inside: [...]."""
 
+    def near(self, points: Points, reach_mm: float) -> BoolArray:
+        """False only for points [..., 3] from which no point within that reach lies inside."""
+
 
 @dataclass(frozen=True)
 class Ellipsoid:
@@ -53,6 +56,11 @@ class Ellipsoid:
         """Which points [..., 3] lie inside."""
         scaled: Points = 2 * points / np.asarray(self.diameters_mm)
         return np.einsum("...k,...k->...", scaled, scaled) <= 1
+
+    def near(self, points: Points, reach_mm: float) -> BoolArray:
+        """Points in the ellipsoid widened by more than the reach."""
+        scaled: Points = 2 * points / np.asarray(self.diameters_mm)
+        return np.einsum("...k,...k->...", scaled, scaled) <= (1 + 2 * reach_mm / min(self.diameters_mm)) ** 2
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,12 @@ class StarPrism:
         notch_across = self.INNER_RADIUS * math.sin(sector / 2)
         inside_edge = (1 - along) * notch_across - (1 - notch_along) * across >= 0
         return inside_edge & (np.abs(w) <= 1)
+
+    def near(self, points: Points, reach_mm: float) -> BoolArray:
+        """Points in the cylinder around the star, widened by more than the reach."""
+        u, v, w = np.moveaxis(2 * points / np.asarray(self.diameters_mm), -1, 0)
+        wider = 1 + 2 * reach_mm / min(self.diameters_mm)
+        return (u**2 + v**2 <= wider**2) & (np.abs(w) <= wider)
 
 
 Relief = tuple[tuple[float, ...], ...]
@@ -126,6 +140,23 @@ class Crescent:
         wall = _bilinear(self._grid(), (along + 1) / 2, (across + 1) / 2)
         overlap = np.minimum(self.OVERLAP_MM, thickness / 2)
         return (thickness > 0) & (v <= wall + overlap) & (v >= wall - thickness)
+
+    def near(self, points: Points, reach_mm: float) -> BoolArray:
+        """Points about as near to the wall as the layer is thick."""
+        width, _, length = self.size_mm
+        u, v, w = np.moveaxis(points, -1, 0)
+        across, along = 2 * u / width, 2 * w / length
+        inwards_across = np.maximum(np.abs(across) - 2 * reach_mm / width, 0)
+        inwards_along = np.maximum(np.abs(along) - 2 * reach_mm / length, 0)
+        thickest = self.thickness_mm(inwards_across, inwards_along)
+        grid = self._grid()
+        wall = _bilinear(grid, (along + 1) / 2, (across + 1) / 2)
+        steepest = math.hypot(
+            float(np.abs(np.diff(grid, axis=0)).max()) * (grid.shape[0] - 1) / length,
+            float(np.abs(np.diff(grid, axis=1)).max()) * (grid.shape[1] - 1) / width,
+        )
+        reach = (1 + steepest) * reach_mm
+        return (thickest > 0) & (v <= wall + self.OVERLAP_MM + reach) & (v >= wall - thickest - reach)
 
     def thickness_mm(self, across: Points, along: Points) -> Points:
         """Thickness at positions -1..1 across the width and along the length; 0 beyond."""
@@ -175,16 +206,25 @@ def coverage(
     Returns the part of the array [z, y, x] around the shape, `margin` voxels wider than needed and cut off at
     the array's border, and the fractions 0..1 in it. A shape outside the array gives an empty part.
     """
-    box = _bounding_box(shape, pose, geometry, margin)
+    box = _bounding_box(shape, pose, geometry, 0)
     k, j, i = np.meshgrid(*(np.arange(part.start, part.stop) for part in box), indexing="ij")
     to_shape = np.linalg.inv(pose.axes)
     centres = (geometry.to_lps(np.stack([i, j, k], axis=-1)) - pose.centre_lps_mm) @ to_shape.T
     offsets = (np.arange(sub_voxels) + 0.5) / sub_voxels - 0.5
     steps = to_shape @ geometry.matrix[:3, :3]
-    hits = np.zeros(centres.shape[:3], dtype=np.float32)
+    reach = float(np.linalg.norm(np.abs(steps) @ np.full(3, offsets.max()))) + 1e-6
+    near = shape.near(centres, reach)
+    points = centres[near]
+    hits = np.zeros(len(points), dtype=np.float32)
     for offset in itertools.product(offsets, repeat=3):
-        hits += shape.contains(centres + steps @ np.asarray(offset))
-    return box, (hits / sub_voxels**3).astype(np.float32)
+        hits += shape.contains(points + steps @ np.asarray(offset))
+    wide = _bounding_box(shape, pose, geometry, margin)
+    weight = np.zeros([part.stop - part.start for part in wide], dtype=np.float32)
+    inner = tuple(
+        slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(box, wide, strict=True)
+    )
+    weight[inner][near] = hits / sub_voxels**3
+    return wide, weight
 
 
 def _bounding_box(shape: Shape, pose: Pose, geometry: Geometry, margin: int) -> Box:

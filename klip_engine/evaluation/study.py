@@ -11,7 +11,7 @@ import numpy as np
 from klip_engine.errors import InputError, UsageError
 from klip_engine.evaluation.insertion import Insertion, LesionRecord, insert, lesion_mask
 from klip_engine.evaluation.lesions import lesion_kind
-from klip_engine.evaluation.tissue import depth_mm
+from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
 from klip_engine.volume import (
@@ -164,13 +164,14 @@ def reference_slices(
 
 @dataclass(frozen=True)
 class _Site:
-    """One scan, on its own grid and on the working grid, and the working slices that are healthy."""
+    """One scan, on its own grid and on the working grid, the working slices that are healthy and their tissues."""
 
     scan: Source
     volume: CTVolume
     working: WorkingVolume
     healthy: list[int]
     grid: WorkingGrid
+    tissues: Tissues
 
     @staticmethod
     def of(scan: Source, grid: WorkingGrid) -> _Site:
@@ -183,7 +184,13 @@ class _Site:
         healthy = np.flatnonzero(usable).tolist()
         if not healthy:
             raise InputError(f"{scan.path} holds no healthy slice with a body: check its ranges of slices")
-        return _Site(scan, volume, working, healthy, grid)
+        allowed = None
+        if working.source_slices is not None:
+            allowed = np.zeros(len(volume.hu), dtype=bool)
+            for k in healthy:
+                first, last = working.source_slices[k]
+                allowed[first:last] = True
+        return _Site(scan, volume, working, healthy, grid, Tissues(volume, allowed))
 
     def evenly_chosen(self, count: int) -> list[int]:
         places = np.linspace(0, len(self.healthy) - 1, min(count, len(self.healthy))).round().astype(int)
@@ -199,16 +206,15 @@ class _Site:
         """Working slice, its HU, the lesion's mask on it and the record, for every lesion that found a place."""
         key = hashlib.sha256(f"{settings.seed}/{scan_number}/{kind}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
-        tissue = lesion_kind(kind).tissue(self.volume) & self._allowed()
-        depth = depth_mm(self.volume, tissue)
+        room = lesion_kind(kind).room(self.tissues)
         found: list[tuple[int, FloatArray, BoolArray, LesionRecord]] = []
-        if not tissue.any():
+        if not room.mask.any():
             return found
         misses = 0
         for _ in range(2 * settings.count):  # a lesion at the border of the field of view may not be seen
             check()
             try:
-                inserted = insert(self.volume, kind, rng, tissue=tissue, depth=depth)
+                inserted = insert(self.volume, kind, rng, tissue=room)
             except InputError:
                 misses += 1
                 if misses == _MISSES_ALLOWED:
@@ -220,15 +226,6 @@ class _Site:
             if len(found) == settings.count:
                 break
         return found
-
-    def _allowed(self) -> BoolArray:
-        allowed = np.ones(self.volume.hu.shape, dtype=bool)
-        if self.working.source_slices is not None:
-            allowed[:] = False
-            for k in self.healthy:
-                first, last = self.working.source_slices[k]
-                allowed[first:last] = True
-        return allowed
 
     def _seen(self, inserted: Insertion) -> tuple[int, FloatArray, BoolArray] | None:
         mask = lesion_mask(inserted.record, self.working.geometry) & self.working.body

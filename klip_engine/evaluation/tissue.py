@@ -7,12 +7,16 @@ made for placing synthetic lesions in healthy-looking scans; they are no organ s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
 from klip_engine.volume import BoolArray, CTVolume, FloatArray, body_mask
+
+Indices = npt.NDArray[np.int64]
 
 ORGAN_HU = (0.0, 200.0)
 ORGAN_MAX_STD_HU = 35.0
@@ -21,6 +25,7 @@ LUNG_HU = (-960.0, -500.0)
 """Gas in the trachea and the bowel is below."""
 LUNG_MAX_MEAN_HU = -600.0
 LUNG_MIN_AREA_MM2 = 1000.0
+LUNG_RIM_MM = 2.0
 SKIN_MM = 10.0
 
 SMOOTHING_MM = 1.5
@@ -29,51 +34,128 @@ _TEXTURE_MM = 4.0
 """Standard deviation of the Gaussian window of the local mean and standard deviation."""
 
 
-def homogeneous_organ(volume: CTVolume) -> BoolArray:
-    """Mask [z, y, x] of homogeneous organs, liver and spleen mostly, some millimetres inside their edge.
+class Room:
+    """Where in one volume lesions may lie; mask [z, y, x]. What every lesion there needs is computed once."""
 
-    0..200 HU, local standard deviation below 35 HU, connected over at least 30 cm2 in the slice.
+    def __init__(self, volume: CTVolume, mask: BoolArray) -> None:
+        self.mask = mask
+        self._volume = volume
+
+    def deeper_than(self, depth: float) -> tuple[Indices, FloatArray]:
+        """The voxels, as flat indices in the array's order, with more than that `depth_mm`, and theirs."""
+        spots, depths = self._depths
+        if depth <= 0:
+            return spots, depths
+        deep = depths > depth
+        return spots[deep], depths[deep]
+
+    @cached_property
+    def spots(self) -> Indices:
+        """All voxels, as flat indices in the array's order."""
+        return np.flatnonzero(self.mask)
+
+    @cached_property
+    def height_mm(self) -> float:
+        """Its extent along the patient, LPS z."""
+        z, y = np.nonzero(self.mask.any(axis=2))
+        rows = self.mask[z, y]
+        ends = rows.argmax(axis=1), rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)
+        places = np.concatenate([np.stack([x, y, z], axis=1) for x in ends])
+        geometry = self._volume.geometry
+        return float(np.ptp((places * geometry.spacing) @ np.asarray(geometry.direction).reshape(3, 3)[2]))
+
+    @cached_property
+    def images(self) -> tuple[sitk.Image, sitk.Image]:
+        """The volume's HU and the mask."""
+        geometry = self._volume.geometry
+        return geometry.image(self._volume.hu), geometry.image(self.mask.astype(np.uint8))
+
+    @cached_property
+    def _depths(self) -> tuple[Indices, FloatArray]:
+        depth = depth_mm(self._volume, self.mask).ravel()
+        spots = np.flatnonzero(depth > 0)
+        return spots, depth[spots]
+
+
+class Tissues:
+    """The tissues of one volume, each found when it is first asked for; what several need is computed once.
+
+    slices: which slices [z] to look at; the others hold no tissue. All rules but the body's work within a slice.
     """
-    smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
-    mean = smooth_in_slice(volume, smooth, _TEXTURE_MM)
-    variance = smooth_in_slice(volume, np.square(smooth - mean), _TEXTURE_MM)
-    dense = (smooth > ORGAN_HU[0]) & (smooth < ORGAN_HU[1]) & (mean > ORGAN_HU[0]) & (mean < ORGAN_HU[1])
-    organ = dense & (variance < ORGAN_MAX_STD_HU**2)
-    opened = _in_slice(volume, organ, sitk.BinaryMorphologicalOpening, radius_mm=8.0)
-    labels, count = _components_in_slice(opened)
-    areas = np.bincount(labels.ravel(), minlength=count + 1) * _pixel_area_mm2(volume)
-    kept = areas >= ORGAN_MIN_AREA_MM2
-    kept[0] = False
-    return kept[labels]
 
+    def __init__(self, volume: CTVolume, slices: BoolArray | None = None) -> None:
+        self._volume = volume
+        self._slices = np.arange(len(volume.hu)) if slices is None else np.flatnonzero(slices)
+        self._spacing = volume.geometry.spacing[:2]
 
-def lung(volume: CTVolume, rim_mm: float = 2.0) -> BoolArray:
-    """Mask [z, y, x] of the lungs with the vessels inside them, without trachea and bowel gas.
+    @cached_property
+    def organ(self) -> Room:
+        """Homogeneous organs, liver and spleen mostly, some millimetres inside their edge.
 
-    -960..-500 HU inside the body, connected over at least 10 cm2 in the slice with a mean below -600 HU;
-    gaps of up to 8 mm (vessels, airways) are closed and the outermost `rim_mm` are left out.
-    """
-    spacing_x, spacing_y, _ = volume.geometry.spacing
-    smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
-    airy = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1])
-    airy &= body_mask(volume.hu, (spacing_x + spacing_y) / 2)
-    opened = _in_slice(volume, airy, sitk.BinaryMorphologicalOpening, radius_mm=3.0)  # cuts the rim of gas off
-    labels, count = _components_in_slice(opened)
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)
-    mean = np.bincount(labels.ravel(), smooth.ravel(), minlength=count + 1) / np.maximum(voxels, 1)
-    kept = (voxels * _pixel_area_mm2(volume) >= LUNG_MIN_AREA_MM2) & (mean < LUNG_MAX_MEAN_HU)
-    kept[0] = False
-    closed = _in_slice(volume, kept[labels], sitk.BinaryMorphologicalClosing, radius_mm=4.0)
-    return _in_slice(volume, closed, sitk.BinaryErode, radius_mm=rim_mm) if rim_mm > 0 else closed
+        0..200 HU, local standard deviation below 35 HU, connected over at least 30 cm2 in the slice.
+        """
+        return self._room(self._organ(smooth) for smooth in self._smooth)
 
+    @cached_property
+    def lung(self) -> Room:
+        """`lung_to_wall` without its outermost 2 mm."""
+        whole = (self.lung_to_wall.mask[z] for z in self._slices)
+        return self._room(_morphology(plane, self._spacing, sitk.BinaryErode, LUNG_RIM_MM) for plane in whole)
 
-def soft_tissue(volume: CTVolume) -> BoolArray:
-    """Mask [z, y, x] of organs and muscle at least 10 mm below the skin: 0..200 HU once the noise is smoothed."""
-    spacing_x, spacing_y, _ = volume.geometry.spacing
-    smooth = smooth_in_slice(volume, volume.hu, SMOOTHING_MM)
-    body = body_mask(volume.hu, (spacing_x + spacing_y) / 2)
-    deep = _in_slice(volume, body, sitk.BinaryErode, radius_mm=SKIN_MM)
-    return deep & (smooth > ORGAN_HU[0]) & (smooth < ORGAN_HU[1])
+    @cached_property
+    def lung_to_wall(self) -> Room:
+        """The lungs with the vessels inside them, without trachea and bowel gas.
+
+        -960..-500 HU inside the body, connected over at least 10 cm2 in the slice with a mean below -600 HU;
+        gaps of up to 8 mm (vessels, airways) are closed.
+        """
+        return self._room(map(self._lung, self._smooth, self._body))
+
+    @cached_property
+    def soft(self) -> Room:
+        """Organs and muscle at least 10 mm below the skin: 0..200 HU once the noise is smoothed."""
+        return self._room(
+            _morphology(body, self._spacing, sitk.BinaryErode, SKIN_MM) & _within(smooth, ORGAN_HU)
+            for smooth, body in zip(self._smooth, self._body, strict=True)
+        )
+
+    def _organ(self, smooth: FloatArray) -> BoolArray:
+        mean = _smoothed(smooth, self._spacing, _TEXTURE_MM)
+        variance = _smoothed(np.square(smooth - mean), self._spacing, _TEXTURE_MM)
+        organ = _within(smooth, ORGAN_HU) & _within(mean, ORGAN_HU) & (variance < ORGAN_MAX_STD_HU**2)
+        labels = _components(_morphology(organ, self._spacing, sitk.BinaryMorphologicalOpening, 8.0))
+        kept = np.bincount(labels.ravel()) * self._pixel_mm2 >= ORGAN_MIN_AREA_MM2
+        kept[0] = False
+        return kept[labels]
+
+    def _lung(self, smooth: FloatArray, body: BoolArray) -> BoolArray:
+        airy = _within(smooth, LUNG_HU) & body
+        opened = _morphology(airy, self._spacing, sitk.BinaryMorphologicalOpening, 3.0)  # cuts the rim of gas off
+        labels = _components(opened)
+        pixels = np.bincount(labels.ravel())
+        mean = np.bincount(labels.ravel(), smooth.ravel()) / np.maximum(pixels, 1)
+        kept = (pixels * self._pixel_mm2 >= LUNG_MIN_AREA_MM2) & (mean < LUNG_MAX_MEAN_HU)
+        kept[0] = False
+        return _morphology(kept[labels], self._spacing, sitk.BinaryMorphologicalClosing, 4.0)
+
+    def _room(self, planes: Iterable[BoolArray]) -> Room:
+        mask = np.zeros(self._volume.hu.shape, dtype=bool)
+        for z, plane in zip(self._slices, planes, strict=True):
+            mask[z] = plane
+        return Room(self._volume, mask)
+
+    @cached_property
+    def _smooth(self) -> list[FloatArray]:
+        return [_smoothed(self._volume.hu[z], self._spacing, SMOOTHING_MM) for z in self._slices]
+
+    @cached_property
+    def _body(self) -> list[BoolArray]:
+        body = body_mask(self._volume.hu, sum(self._spacing) / 2)
+        return [body[z] for z in self._slices]
+
+    @property
+    def _pixel_mm2(self) -> float:
+        return self._spacing[0] * self._spacing[1]
 
 
 def depth_mm(volume: CTVolume, tissue: BoolArray) -> FloatArray:
@@ -95,32 +177,33 @@ def depth_mm(volume: CTVolume, tissue: BoolArray) -> FloatArray:
 
 def smooth_in_slice(volume: CTVolume, array: npt.NDArray[np.float32], sigma_mm: float) -> FloatArray:
     """Gaussian smoothing within each slice of an array [z, y, x] with the volume's pixel spacing."""
-    image = sitk.GetImageFromArray(array.astype(np.float32, copy=False))
-    variance = [(sigma_mm / spacing) ** 2 for spacing in volume.geometry.spacing[:2]]
+    smooth = np.empty(array.shape, dtype=np.float32)
+    for z, plane in enumerate(array):
+        smooth[z] = _smoothed(plane, volume.geometry.spacing[:2], sigma_mm)
+    return smooth
+
+
+def _smoothed(plane: npt.NDArray[np.float32], spacing: Sequence[float], sigma_mm: float) -> FloatArray:
+    image = sitk.GetImageFromArray(plane.astype(np.float32, copy=False))
+    variance = [(sigma_mm / one) ** 2 for one in spacing]
     width = 2 * math.ceil(4 * math.sqrt(max(variance))) + 1
     smooth = sitk.DiscreteGaussian(
-        image, variance=[*variance, 0.0], maximumKernelWidth=width, maximumError=0.001, useImageSpacing=False
+        image, variance=variance, maximumKernelWidth=width, maximumError=0.001, useImageSpacing=False
     )
     return sitk.GetArrayFromImage(smooth)
 
 
-def _in_slice(volume: CTVolume, mask: BoolArray, morphology: object, *, radius_mm: float) -> BoolArray:
+def _within(plane: FloatArray, limits: tuple[float, float]) -> BoolArray:
+    return (plane > limits[0]) & (plane < limits[1])
+
+
+def _morphology(plane: BoolArray, spacing: Sequence[float], morphology: object, radius_mm: float) -> BoolArray:
     """A binary morphological filter with a disc of that radius."""
-    radius = [max(1, round(radius_mm / spacing)) for spacing in volume.geometry.spacing[:2]]
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    return sitk.GetArrayFromImage(morphology(image, [*radius, 0])).astype(bool)  # type: ignore[operator]
+    radius = [max(1, round(radius_mm / one)) for one in spacing]
+    image = sitk.GetImageFromArray(plane.astype(np.uint8))
+    return sitk.GetArrayFromImage(morphology(image, radius)).astype(bool)  # type: ignore[operator]
 
 
-def _components_in_slice(mask: BoolArray) -> tuple[npt.NDArray[np.int64], int]:
-    """Components connected within their slice, labelled 1..count over the whole array."""
-    labels = np.zeros(mask.shape, dtype=np.int64)
-    count = 0
-    for z, plane in enumerate(mask):
-        found = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(plane.astype(np.uint8))))
-        labels[z] = np.where(found > 0, found + count, 0)
-        count += int(found.max(initial=0))
-    return labels, count
-
-
-def _pixel_area_mm2(volume: CTVolume) -> float:
-    return volume.geometry.spacing[0] * volume.geometry.spacing[1]
+def _components(plane: BoolArray) -> npt.NDArray[np.uint32]:
+    """Connected components, labelled from 1."""
+    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(plane.astype(np.uint8))))

@@ -6,7 +6,6 @@ Nothing but stars is looked at: a lesion that a score was tuned on is no test of
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, pairwise
@@ -18,6 +17,7 @@ import torch
 
 from klip_engine.errors import KlipError, UsageError, resource_errors
 from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_study
+from klip_engine.files import writable_folder, write_file
 from klip_engine.io.sources import Source
 from klip_engine.pipeline import pick_device
 from klip_engine.priors import PriorBundle, load_prior
@@ -100,6 +100,8 @@ def run_tuning(
 ) -> Candidate:
     """Insert stars, try every window and block, write both files (each complete or not at all), return the best."""
     watch = Watch(progress, cancelled)
+    writable_folder(job.out.parent)
+    writable_folder(job.record.parent)
     with resource_errors():
         device = pick_device(job.settings.device)
         bundle = job.prior.on(device) if isinstance(job.prior, PriorBundle) else load_prior(job.prior, device)
@@ -120,10 +122,7 @@ def run_tuning(
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 @dataclass(frozen=True)

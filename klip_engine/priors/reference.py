@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from klip_engine.errors import PriorError
+from klip_engine.files import write_file
 from klip_engine.volume import BoolArray, FloatArray
 
 _FILE = Path("reference") / "slices.safetensors"
@@ -51,11 +51,7 @@ class ReferenceSlices:
 
 def save_reference(folder: Path, slices: ReferenceSlices) -> None:
     """Keep the slices in a bundle; complete or not at all. They are pictures of patients: no names are kept."""
-    path = folder / _FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_bytes(save(_arrays(slices)))
-    os.replace(temporary, path)
+    write_file(folder / _FILE, save(_arrays(slices)))
 
 
 def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from klip_engine.errors import PriorError, UsageError
+from klip_engine.errors import PriorError
+from klip_engine.files import write_file
 
 SCHEMA = "klip-null/2"
 
@@ -67,8 +66,6 @@ class NullDistribution:
 
     def save(self, folder: Path) -> Path:
         """Write it below a bundle, under the key of its settings; complete or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{settings_key(self.settings)}.json"
         record = {
             "schema": SCHEMA,
             "source": self.source,
@@ -76,22 +73,8 @@ class NullDistribution:
             "scales": list(self.scales),
             "maxima": list(self.maxima),
         }
-        temporary = path.with_suffix(f".{os.getpid()}.partial")
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-        return path
-
-
-def writable_folder(folder: Path) -> Path:
-    """The folder, made if need be; raises UsageError when nothing can be written there. Worth asking early."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be written: copy the bundle to a folder of your own and name that as the prior"
-        ) from error
+        path = folder / f"{settings_key(self.settings)}.json"
+        return write_file(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def null_from_scores(

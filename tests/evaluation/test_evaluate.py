@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from klip_engine import cli
+from klip_engine.calibration import calibrate, healthy_reference
 from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.evaluation import lesion_mask
 from klip_engine.evaluation.baselines.base import Evidence, Scores
@@ -22,9 +24,10 @@ from klip_engine.evaluation.run import RunSettings
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
 from klip_engine.io.sources import Source
-from klip_engine.priors import save_bundle
+from klip_engine.priors import load_prior, save_bundle, save_reference
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.settings import DetectionSettings, SamplingSettings
+from klip_engine.slices import Watch
 from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
 
 GRID = WorkingGrid((96, 128), 2.5, 3.0)
@@ -229,6 +232,46 @@ def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_gi
     )
     assert document["settings"]["reference"] == "kept beside the prior, or drawn from it"
     assert list(document["results"]["star"]) == ["klip", "brightness"]
+
+
+def test_evaluating_the_patients_behind_the_reference_is_said(job, scans, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(job.prior, bundle)
+    save_reference(bundle, healthy_reference(scans, GRID, 3, Watch()))
+    small = replace(job, study=replace(STUDY, kinds=("star",), count=1), run=replace(job.run, scores=("klip",)))
+    document = run_evaluation(replace(small, prior=bundle, reference=(), baselines={}))
+    assert any("6 healthy slices are also reference slices" in notice for notice in document["notices"])
+    assert document["methods"][0]["null"]["source"] == "4 slices of 2 healthy scans"
+    document = run_evaluation(replace(small, json_file=tmp_path / "other.json", baselines={}))
+    assert not any("reference slices" in notice for notice in document["notices"])
+
+
+def test_a_resumed_run_keeps_its_nulls_whatever_is_calibrated_meanwhile(job, tmp_path, monkeypatch):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(job.prior, bundle)
+    monkeypatch.setenv("KLIP_CACHE", str(tmp_path / "cache"))
+    small = replace(
+        job, prior=bundle, reference=(), baselines={},
+        study=replace(STUDY, kinds=("star",), count=1), run=replace(job.run, scores=("klip",)),
+    )  # fmt: skip
+    whole = run_evaluation(replace(small, json_file=tmp_path / "whole.json"))
+    with pytest.raises(Cancelled):
+        run_evaluation(small, cancelled=lambda: len(list(small.work_folder.glob("batch-*.npz"))) == 1)
+    settings = small.run.scored_by("klip")
+    other = calibrate(load_prior(bundle), settings, "cpu", count=3)
+    replace(other, scales=tuple(100 * scale for scale in other.scales)).save(bundle / "null")
+    again = run_evaluation(replace(small, resume=True))
+    assert again["slices"] == whole["slices"]
+
+
+def test_settings_of_a_result_run_the_same_again(capsys, scans, prior, tmp_path):
+    few = ["--prior", prior, "--steps", "4", "--samples", "2", "--score", "klip", "--progress", "none"]
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert run_cli(capsys, "detect", scans[0].path, "-o", first, "--seed", "5", *few)[0] == 0
+    repeat = ["--settings", first / "findings.json", "--prior", prior, "--progress", "none"]
+    assert run_cli(capsys, "detect", scans[0].path, "-o", again, *repeat)[0] == 0
+    assert json.loads((again / "findings.json").read_text())["settings"]["seed"] == 5
+    assert (first / "klip.nrrd").read_bytes() == (again / "klip.nrrd").read_bytes()
 
 
 def test_a_kind_that_fits_nowhere_is_counted_and_all_of_them_is_an_error(scans, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from scipy import ndimage
 
 from klip_engine.errors import InputError, UsageError
 from klip_engine.evaluation import LESION_KINDS, insert, insert_at, lesion_kind, lesion_mask
-from klip_engine.evaluation.shapes import Pose, StarPrism, coverage
+from klip_engine.evaluation.shapes import Ellipsoid, Pose, Shape, StarPrism, coverage
+from klip_engine.evaluation.tissue import Room, Tissues
 from klip_engine.volume import CTVolume, Geometry
 from tests.evaluation.conftest import NOISE_HU, rotation, uniform_volume
 
@@ -32,6 +34,16 @@ def grid(request: pytest.FixtureRequest) -> CTVolume:
 
 def voxel_ml(geometry: Geometry) -> float:
     return math.prod(geometry.spacing) / 1000.0
+
+
+def counted_coverage(shape: Shape, pose: Pose, geometry: Geometry) -> np.ndarray:
+    """The share of 4 x 4 x 4 points of every voxel of the whole grid that lie in the shape."""
+    k, j, i = np.indices(geometry.size[::-1])
+    hits = np.zeros(geometry.size[::-1], dtype=np.float32)
+    for offset in itertools.product((-0.375, -0.125, 0.125, 0.375), repeat=3):
+        points = geometry.to_lps(np.stack([i, j, k], axis=-1) + offset) - pose.centre_lps_mm
+        hits += shape.contains(points @ np.linalg.inv(pose.axes).T)
+    return hits / 64
 
 
 def points_of(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -227,6 +239,42 @@ def test_no_fitting_place_is_an_input_error_that_says_so(torso):
             insert(air, kind, np.random.default_rng(0))
     with pytest.raises(InputError, match="150 x 150 x 150 mm"):
         insert(torso, "tumor", np.random.default_rng(0), diameters_mm=(150.0, 150.0, 150.0))
+
+
+@pytest.mark.parametrize("shape", [Ellipsoid((14.0, 30.0, 7.0)), StarPrism((30.0, 30.0, 9.0))])
+def test_the_coverage_counts_64_points_in_every_voxel_and_a_margin_adds_zeros(grid, shape):
+    pose = Pose(CENTRE, tuple(TILTED.ravel()))
+    box, weight = coverage(shape, pose, grid.geometry)
+    wide, padded = coverage(shape, pose, grid.geometry, margin=3)
+    counted = counted_coverage(shape, pose, grid.geometry)
+    np.testing.assert_array_equal(counted[box], weight)
+    np.testing.assert_array_equal(counted[wide], padded)
+    assert counted.sum() == weight.sum() == padded.sum()
+
+
+def test_a_room_kept_for_many_lesions_gives_the_lesions_of_its_mask(torso):
+    tissues = Tissues(torso)
+    for kind in LESION_KINDS:
+        model = lesion_kind(kind)
+        room = model.room(tissues)
+        np.testing.assert_array_equal(room.mask, model.tissue(torso))
+        for seed in range(2):
+            kept, fresh = (
+                insert(torso, kind, np.random.default_rng(seed), tissue=tissue) for tissue in (room, room.mask)
+            )
+            assert kept.record == fresh.record
+            np.testing.assert_array_equal(kept.volume.hu, fresh.volume.hu)
+
+
+def test_tissues_of_some_slices_are_those_of_all_there_and_nothing_elsewhere(torso):
+    slices = np.zeros(len(torso.hu), dtype=bool)
+    slices[[3, 4, 9, 15, 16, 20]] = True
+    whole, some = Tissues(torso), Tissues(torso, slices)
+    for kind in LESION_KINDS:
+        model = lesion_kind(kind)
+        expected = model.room(whole).mask & slices[:, None, None]
+        assert expected.any(), kind
+        np.testing.assert_array_equal(model.room(some).mask, expected)
 
 
 @pytest.mark.parametrize(

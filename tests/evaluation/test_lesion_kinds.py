@@ -13,6 +13,7 @@ from klip_engine.evaluation import insert, insert_at, lesion_kind, lesion_mask
 from klip_engine.evaluation.shapes import Crescent, Pose, coverage
 from klip_engine.volume import CTVolume, Geometry
 from tests.evaluation.conftest import NOISE_HU, rotation, uniform_volume
+from tests.evaluation.test_insertion import counted_coverage
 
 SIZE = (44.0, 12.0, 30.0)
 CENTRE = (-20.0, 30.0, 400.0)
@@ -43,6 +44,18 @@ def test_a_crescent_has_the_same_volume_and_thickness_in_millimetres_on_every_gr
     assert np.ptp(points[:, 0]) <= SIZE[0]
     assert np.ptp(points[:, 2]) <= SIZE[2] + spread
     np.testing.assert_array_equal(lesion_mask(inserted.record, volume.geometry), inserted.mask)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_coverage_of_a_layer_on_a_steep_wall_counts_points_in_every_voxel(grid):
+    geometry = uniform_volume(*GRIDS[grid]).geometry
+    wall = np.round(np.random.default_rng(0).uniform(-9.0, 6.0, (7, 11)), 2)
+    shape = Crescent(SIZE, tuple(map(tuple, wall.tolist())))
+    pose = Pose(CENTRE, tuple(rotation((0.2, 0.1, 1.0), 20.0).ravel()))
+    box, weight = coverage(shape, pose, geometry)
+    counted = counted_coverage(shape, pose, geometry)
+    np.testing.assert_array_equal(counted[box], weight)
+    assert counted.sum() == weight.sum() > 0
 
 
 def test_an_effusion_lies_on_the_back_wall_of_a_lung_and_nowhere_else(torso):

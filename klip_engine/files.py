@@ -1,0 +1,46 @@
+"""Files that are there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from klip_engine.errors import ResourceError, UsageError
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file and the folders above it: to a temporary name beside it, flushed to the disk, then renamed.
+
+    Raises ResourceError on a full disk, UsageError where it cannot be written otherwise.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ResourceError(f"the disk is full: {path} was not written") from error
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def writable_folder(folder: Path, cure: str = "name another folder") -> Path:
+    """The folder, made if need be; raises UsageError, with the cure, when nothing can be written there.
+
+    Worth asking before anything long begins.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {cure}") from error
