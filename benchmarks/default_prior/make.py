@@ -52,8 +52,8 @@ def main() -> None:
     code = subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode
     reference = ["--healthy", str(train), "--per-scan", "4"]
     for preset in PRESETS if code == 0 else ():
-        calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset, *reference]
-        code = code or subprocess.run(calibrate, check=False).returncode
+        calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset]
+        code = code or subprocess.run(calibrate + reference, check=False).returncode
         reference = []
     sys.exit(code)
 

@@ -50,12 +50,11 @@ def test_a_crescent_has_the_same_volume_and_thickness_in_millimetres_on_every_gr
 def test_the_coverage_of_a_layer_on_a_steep_wall_counts_points_in_every_voxel(grid):
     geometry = uniform_volume(*GRIDS[grid]).geometry
     wall = np.round(np.random.default_rng(0).uniform(-9.0, 6.0, (7, 11)), 2)
-    shape = Crescent(SIZE, tuple(map(tuple, wall.tolist())))
+    shape = Crescent((22.0, 6.0, 15.0), tuple(map(tuple, wall.tolist())))
     pose = Pose(CENTRE, tuple(rotation((0.2, 0.1, 1.0), 20.0).ravel()))
     box, weight = coverage(shape, pose, geometry)
-    counted = counted_coverage(shape, pose, geometry)
-    np.testing.assert_array_equal(counted[box], weight)
-    assert counted.sum() == weight.sum() > 0
+    np.testing.assert_array_equal(counted_coverage(shape, pose, geometry, box), weight)
+    assert weight.any()
 
 
 def test_an_effusion_lies_on_the_back_wall_of_a_lung_and_nowhere_else(torso):
