@@ -57,14 +57,14 @@ class OperatorSettings:
 class SamplingSettings:
     """How the posterior is sampled: the sampler's name, noise levels (sigma in units of 1000 HU) and samples.
 
-    The defaults are for images: what their measurement leaves open is settled at low noise levels, and higher or
+    The defaults are for images: what their measurement leaves open is settled at low noise levels, and lower or
     denser ones changed no figure. Scans need `SCAN_SAMPLING`.
     """
 
     sampler: str = "dds"
-    steps: int = 12
+    steps: int = 16
     samples: int = 2
-    sigma_max: float = 1.2
+    sigma_max: float = 3.0
     sigma_min: float = 0.02
     antithetic: bool = True
     """Samples come in pairs of opposite noise: in their mean most of the noise's own effect cancels."""
@@ -115,6 +115,7 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.02, 0.08), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 1.5, unit_quantile=0.9),
             ScoreTerm((0.2, 0.7), "coherent", 2.2, unit_quantile=0.9),
+            ScoreTerm((0.7, 3.0), "coherent", 1.5, unit_quantile=0.9),
         ),
         (3.0,),
     ),
@@ -122,9 +123,9 @@ SCORES: dict[str, ScoreSettings] = {
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
-takes the strongest of four of these: low noise levels, where faint and small things show, and middle ones, where
-strong and wide ones do, each on two scales. `kl` is the whole divergence, without window or block, for
-comparison."""
+takes the strongest of five of these: low noise levels, where faint things show, middle ones, where a few hundred HU
+do, both on two scales, and high ones for what is as dense as tissue where air should be. `kl` is the whole
+divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 
@@ -196,7 +197,7 @@ class DetectionSettings:
 
 PRESETS: dict[str, DetectionSettings] = {
     "default": DetectionSettings(),
-    "fast": DetectionSettings(sampling=SamplingSettings(steps=6)),
+    "fast": DetectionSettings(sampling=SamplingSettings(steps=8)),
     "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24), sampling=SCAN_SAMPLING),
 }
 """Settings by name: `default` looks at the image itself, `fast` takes half of the network evaluations,
