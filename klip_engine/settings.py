@@ -113,9 +113,9 @@ SCORES: dict[str, ScoreSettings] = {
         (
             ScoreTerm((0.02, 0.08), "coherent", 1.0),
             ScoreTerm((0.02, 0.08), "coherent", 1.5),
-            ScoreTerm((0.2, 0.7), "coherent", 1.5, unit_quantile=0.9),
-            ScoreTerm((0.2, 0.7), "coherent", 2.2, unit_quantile=0.9),
-            ScoreTerm((0.7, 3.0), "coherent", 1.5, unit_quantile=0.9),
+            ScoreTerm((0.2, 0.7), "coherent", 1.5),
+            ScoreTerm((0.2, 0.7), "coherent", 2.2),
+            ScoreTerm((0.7, 3.0), "coherent", 1.5),
         ),
         (3.0,),
     ),

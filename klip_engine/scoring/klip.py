@@ -42,7 +42,7 @@ class ScoreTerm:
     weighting: Weighting = "plain"
     coherence_pixels: float = 1.5
     """Standard deviation of the neighbourhood of the coherent weighting."""
-    unit_quantile: float = 0.5
+    unit_quantile: float = 0.9
     """Where several terms are combined, what counts as 1: this quantile of the highest values on null slices. The
     higher, the more a term has to stand out before it counts."""
 
