@@ -20,6 +20,7 @@ from klip_engine.settings import SCORES
 from klip_engine.volume import Geometry
 from tests.conftest import torso
 from tests.io.dicom_files import AXIAL, straight_positions, write_series
+from tests.pipeline.conftest import WIDE_BLOCKS
 
 QUICK = ["--steps", "6", "--samples", "2", "--score", "klip", "--batch-slices", "4"]
 
@@ -46,10 +47,10 @@ def ct(tmp_path: Path) -> Path:
 
 
 def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path):
-    out = tmp_path / "out"
-    code, printed, _ = _run(
-        capsys, "detect", ct, "-o", out, "--prior", prior, *QUICK, "--progress", "json", "--seed", "5"
-    )
+    out, settings = tmp_path / "out", tmp_path / "settings.json"
+    settings.write_text(json.dumps(WIDE_BLOCKS.to_dict()))
+    arguments = ["--prior", prior, "--settings", settings, "--progress", "json", "--seed", "5"]
+    code, printed, _ = _run(capsys, "detect", ct, "-o", out, *arguments)
     assert code == 0
     events = [json.loads(line) for line in printed.splitlines()]
     assert events[0]["event"] == "start"

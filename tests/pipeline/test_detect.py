@@ -13,6 +13,7 @@ from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
 from klip_engine.settings import PRESETS, choose_settings
 from klip_engine.volume import CTVolume, Geometry
 from tests.conftest import torso
+from tests.pipeline.conftest import WIDE_BLOCKS
 
 QUICK = {"steps": 6, "samples": 2, "score": "klip", "false_alarms": 0.05}
 AXIAL = Geometry((120, 96, 5), (4.0, 4.0, 5.0), (-240, -190, 33))
@@ -41,7 +42,7 @@ def _oblique(lesion_lps: np.ndarray) -> CTVolume:
 
 def test_a_dense_ball_is_found_where_it_lies_in_an_oblique_anisotropic_volume(prior):
     volume, lesion = _oblique(np.array([40.0, -25.0, 12.0]))
-    detection = detect(volume, prior, **QUICK)
+    detection = detect(volume, prior, WIDE_BLOCKS)
     assert detection.findings, "nothing was found"
     first = detection.findings[0]
     distance = np.linalg.norm(np.array(first.centroid_lps_mm) - lesion)
@@ -111,7 +112,7 @@ def test_fewer_false_alarms_mark_less(prior):
 
 
 def test_findings_and_slices_agree_with_the_maps(prior):
-    detection = detect(_axial(), prior, **QUICK)
+    detection = detect(_axial(), prior, WIDE_BLOCKS)
     working = detection.working
     assert [s.index for s in detection.slices] == [0, 1, 2, 3, 4]
     np.testing.assert_allclose([s.position_mm for s in detection.slices], [33, 38, 43, 48, 53])
