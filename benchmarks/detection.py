@@ -16,7 +16,7 @@ from klip_engine.evaluation.command import EvaluationJob, choose_baselines, run_
 from klip_engine.evaluation.run import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source
-from klip_engine.settings import choose_settings
+from klip_engine.settings import all_scores, choose_settings
 
 CASES = {
     "validation": {
@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
+    settings = choose_settings(arguments.preset)
+    scores = tuple(score.name for score in all_scores(settings))
     job = EvaluationJob(
         scans=tuple(
             Source(arguments.ct / "series" / f"{case}.nrrd", case, ranges)
@@ -51,7 +53,7 @@ def main() -> None:
         ),
         json_file=arguments.json or Path("runs") / f"detection-{arguments.cases}-{arguments.preset}.json",
         study=StudySettings(split_names(arguments.lesions), arguments.count),
-        run=RunSettings(choose_settings(arguments.preset), reference_slices=arguments.reference_slices),
+        run=RunSettings(settings, scores, arguments.reference_slices),
         prior=arguments.prior,
         baselines=choose_baselines(arguments.baselines),
         resume=arguments.resume,
