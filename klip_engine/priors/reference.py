@@ -1,6 +1,6 @@
 """Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
 
-    NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8
+NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8
 """
 
 from __future__ import annotations
