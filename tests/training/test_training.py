@@ -18,7 +18,7 @@ from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.io.sources import find_sources, read_manifest
 from klip_engine.priors import load_prior
 from klip_engine.priors.network import NetworkConfig
-from klip_engine.training.augmentation import Augmentation, augment
+from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, train
@@ -86,10 +86,24 @@ def test_augmentation_without_ranges_is_the_area_mean_without_the_table():
     hu = torch.full((1, 1, 8, 8), 500.0)
     body = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     body[..., :, :4] = True
-    out = augment(hu, body, 1.0, 2, Augmentation(0, 0, 0, 0, 0), torch.Generator().manual_seed(0))
+    out = augment(hu, body, 1.0, 2, NO_AUGMENTATION, torch.Generator().manual_seed(0))
     assert out.shape == (1, 1, 4, 4)
     torch.testing.assert_close(out[..., :2], torch.full((1, 1, 4, 2), 0.5))
     torch.testing.assert_close(out[..., 2:], torch.full((1, 1, 4, 2), -1.0))
+
+
+def test_the_smooth_deformation_moves_by_millimetres_and_neighbours_together():
+    across = torch.arange(160.0).expand(1, 1, 96, 160) - 80  # HU = column on a grid of 2 mm
+    body = torch.ones(1, 1, 96, 160, dtype=torch.bool)
+    settings = Augmentation(0, 0, 0, 0, elastic_mm=4.0, elastic_spacing_mm=64.0, keep_table=0)
+    moved = []
+    for seed in range(40):
+        out = augment(across, body, 2.0, 2, settings, torch.Generator().manual_seed(seed))
+        still = augment(across, body, 2.0, 2, NO_AUGMENTATION, torch.Generator().manual_seed(seed))
+        moved.append(2.0 * 1000 * (out - still)[..., 8:-8, 16:-16])  # in mm
+    displacement = torch.cat(moved)
+    assert 2.0 < float(displacement.std()) < 4.5  # between the knots a little less than at them
+    assert float((displacement[..., 1:] - displacement[..., :-1]).abs().max()) < 2.0  # 4 mm apart: no folds
 
 
 def test_augmentation_rotates_in_millimetres():
@@ -97,7 +111,7 @@ def test_augmentation_rotates_in_millimetres():
     rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(160.0), indexing="ij")
     disc = ((rows - 47.5) ** 2 + (columns - 79.5) ** 2 < 30**2)[None, None]
     hu = torch.where(disc, 0.0, -1000.0)
-    settings = Augmentation(90.0, 0, 0, 0, 1.0)
+    settings = Augmentation(90.0, 0, 0, 0, elastic_mm=0, keep_table=1.0)
     for seed in range(3):
         out = augment(hu, disc, 1.0, 2, settings, torch.Generator().manual_seed(seed)) > -0.5
         torch.testing.assert_close(out.sum().float(), (disc.sum() / 4).float(), rtol=0.02, atol=0)
