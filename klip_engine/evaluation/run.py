@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from klip_engine.calibration import DRAWN, calibrate_scores, draw_slices, healthy_key, known_null, user_cache
+from klip_engine.calibration import DRAWN, calibrate_scores, drawn_slices, healthy_key, known_null, user_cache
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.measures import SliceResult, measure_slice
@@ -32,7 +32,7 @@ from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxi
 from klip_engine.settings import SCORES, SCORING_VERSION, DetectionSettings, plain_data
 from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler
 from klip_engine.version import __version__
-from klip_engine.volume import AIR_HU, BoolArray, FloatArray, body_mask
+from klip_engine.volume import BoolArray, FloatArray
 
 WORK_SCHEMA = "klip-evaluation-work/1"
 _STATE = "state.json"
@@ -218,8 +218,9 @@ class _Run:
     def nulls(self) -> dict[str, NullDistribution]:
         """The null distribution that `detect` uses, for every score; measured now where none is known."""
         wanted = {name: self.settings.scored_by(name) for name in self.settings.scores}
+        healthy = healthy_key(self.bundle)
         known = {
-            name: find_null(self.work, settings.null_settings(self.bundle.sha256, healthy_key(self.bundle)))
+            name: find_null(self.work, settings.null_settings(self.bundle.sha256, healthy))
             or known_null(self.bundle, settings)
             for name, settings in wanted.items()
         }
@@ -286,10 +287,8 @@ class _Run:
         stored = _load(self.work / "drawn.npz")
         if stored is None:
             detection, count = self.settings.detection, self.settings.reference_slices
-            hu = draw_slices(self.bundle, count, detection, self.device, self.meter)
-            body = np.concatenate([body_mask(one[None], self.bundle.grid.pixel_mm) for one in hu])
-            hu[~body] = AIR_HU
-            stored = {"hu": hu, "body": body}
+            drawn = drawn_slices(self.bundle, count, detection, self.device, self.meter)
+            stored = {"hu": drawn.hu, "body": drawn.body}
             _save(self.work / "drawn.npz", stored)
         seen = stored["body"].any(axis=(1, 2))
         if seen.sum() < 4:

@@ -147,21 +147,6 @@ def collect_study(
     return Study(hu, body, lesion, tuple(cases), tuple(summaries), grid)
 
 
-def reference_slices(
-    scans: Sequence[Source], grid: WorkingGrid, count: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[FloatArray, BoolArray]:
-    """About `count` healthy slices of the scans, evenly chosen: HU and body, [n, h, w] both."""
-    hu, body = [], []
-    for number, scan in enumerate(scans):
-        site = _Site.of(scan, grid)
-        chosen = site.evenly_chosen(max(1, round(count / len(scans))))
-        hu.append(site.working.hu[chosen])
-        body.append(site.working.body[chosen])
-        if progress:
-            progress(number + 1, len(scans))
-    return np.concatenate(hu), np.concatenate(body)
-
-
 @dataclass(frozen=True)
 class _Site:
     """One scan, on its own grid and on the working grid, the working slices that are healthy and their tissues."""
