@@ -71,10 +71,14 @@ class SamplingSettings:
     predicted_variance: bool | None = None
     """Whether the data term trusts each pixel of the prior's mean by the variance the prior predicts; None: CT
     scans yes (less error from 24 views), for identity and blur no (the data settle every pixel anyway)."""
+    options: dict[str, float] = field(default_factory=dict)
+    """What this sampler alone can be told, by name (`klip_engine.samplers`)."""
 
     def __post_init__(self) -> None:
         if not (_whole(self.steps, 2) and _whole(self.samples, 1)):
             raise UsageError("sampling needs at least 2 steps and 1 sample")
+        _check(isinstance(self.options, dict), "a sampler's options are numbers by name")
+        _check(all(_number(value) for value in self.options.values()), "a sampler's options are numbers")
         if not (_number(self.sigma_min) and _number(self.sigma_max) and 0 < self.sigma_min < self.sigma_max):
             raise UsageError("sampling needs 0 < sigma_min < sigma_max")
 
@@ -192,6 +196,8 @@ class DetectionSettings:
         """
         settings = self.to_dict()
         kept = {name: settings[name] for name in ("operator", "sampling", "score")}
+        if not self.sampling.options:
+            del kept["sampling"]["options"]
         return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 

@@ -50,7 +50,7 @@ class NetworkMeter:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.image_shape = self.denoiser.image_shape
+        self.channels, self.image_shape = self.denoiser.channels, self.denoiser.image_shape
         self.sigma_min, self.sigma_max = self.denoiser.sigma_min, self.denoiser.sigma_max
         self.data_variance = self.denoiser.data_variance
 
@@ -81,6 +81,7 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     predicted = sampling.predicted_variance
     return build_scanner(settings.operator, prior.grid, settings.seed), build_sampler(
         sampling.sampler,
+        sampling.options,
         steps=sampling.steps,
         sigma_max=sampling.sigma_max,
         sigma_min=sampling.sigma_min,
@@ -117,7 +118,7 @@ def score_hu(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_slices(
     images: torch.Tensor,
     scanner: SimulatedScanner,

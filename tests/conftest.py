@@ -19,7 +19,7 @@ class GaussianPrior:
 
     def __init__(self, mean: torch.Tensor, variance: float) -> None:
         self.mean, self.data_variance = mean, variance
-        self.image_shape = (mean.shape[-2], mean.shape[-1])
+        self.channels, self.image_shape = 1, (mean.shape[-2], mean.shape[-1])
         self.sigma_min, self.sigma_max = 1e-4, 1e3
 
     def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:

@@ -12,7 +12,7 @@ import torch
 class PriorMean:
     """E[x0 | x_t] under the prior and, where the model predicts it, log Var[x0 | x_t] per pixel.
 
-    Both [batch, 1, height, width]; the variance is in the square of the image's unit.
+    Both [batch, channels, height, width]; the variance is in the square of the image's unit.
     """
 
     mean: torch.Tensor
@@ -23,8 +23,11 @@ class PriorMean:
 class Denoiser(Protocol):
     """A diffusion prior in variance-exploding form: x_t = x0 + sigma n, n standard normal.
 
-    Images are x = HU / 1000 clipped to [-1, 1], sigma is in the same unit.
+    Images of CT are x = HU / 1000 clipped to [-1, 1] in one channel, photographs have values in [-1, 1] and one or
+    three channels; sigma is in the same unit. `denoise` carries gradients where its argument does.
     """
+
+    channels: int
 
     image_shape: tuple[int, int]
     """(height, width) the prior was trained on."""
@@ -35,5 +38,5 @@ class Denoiser(Protocol):
     """Variance of the training images around their mean, v in r_t^2 = sigma^2 v / (sigma^2 + v)."""
 
     def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
-        """E[x0 | x_t = x] for a batch [batch, 1, height, width] at one noise level."""
+        """E[x0 | x_t = x] for a batch [batch, channels, height, width] at one noise level."""
         ...

@@ -22,6 +22,8 @@ class EDMDenoiser(nn.Module):
     `space_to_depth` times, and returns the residual and the log of its variance, folded the same way.
     """
 
+    channels = 1
+
     def __init__(
         self,
         network: nn.Module,

@@ -49,19 +49,24 @@ class Measurement:
 class Step:
     """One noise level of a posterior sampler: E[x0 | x_t] and E[x0 | x_t, y] at the same x_t.
 
-    Tensors are [batch, 1, height, width]; `log_variance` is the prior's, where it predicts one.
+    Tensors are [batch, channels, height, width]; `log_variance` is the prior's, where it predicts one.
+    update, diffusion: of samplers whose published code keeps them, the measurement's update of x_t normalised as
+    that code does, and g(t); None at noise levels that it does not keep.
     """
 
     sigma: float
     prior_mean: torch.Tensor
     posterior_mean: torch.Tensor
     log_variance: torch.Tensor | None = None
+    update: torch.Tensor | None = None
+    diffusion: float | None = None
 
 
 class Sampler(Protocol):
     """A posterior sampler, iterated from the highest noise level to the lowest.
 
-    The posterior mean of the last step is the sample.
+    The posterior mean of the last step is the sample. It runs under `torch.no_grad`; a sampler that needs
+    gradients enables them itself.
     """
 
     @property

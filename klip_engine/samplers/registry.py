@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from klip_engine.errors import UsageError
@@ -12,8 +13,18 @@ from klip_engine.samplers.dds import DDS
 SAMPLERS: dict[str, Callable[..., Sampler]] = {"dds": DDS}
 
 
-def build_sampler(name: str, **settings: Any) -> Sampler:
-    """The sampler called `name`; raises UsageError naming the ones there are."""
+def build_sampler(name: str, options: Mapping[str, float] | None = None, **common: Any) -> Sampler:
+    """The sampler called `name`.
+
+    common: what every sampler is offered (steps, sigma_max, ...) and takes where it knows it; options: what this
+    one alone has, by the names of its fields. Raises UsageError naming the samplers, or the options, there are.
+    """
     if name not in SAMPLERS:
         raise UsageError(f"no sampler is called '{name}'; there are: {', '.join(SAMPLERS)}")
-    return SAMPLERS[name](**settings)
+    known = inspect.signature(SAMPLERS[name]).parameters
+    unknown = set(options or {}) - set(known)
+    if unknown:
+        raise UsageError(
+            f"the sampler '{name}' has no option {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
+        )
+    return SAMPLERS[name](**{key: value for key, value in common.items() if key in known}, **(options or {}))

@@ -34,6 +34,7 @@ VARIANCE = 0.09
 class CorrelatedPrior:
     """The exact denoiser of x0 ~ N(0, C) with C = variance * exp(-distance / length) between any two pixels."""
 
+    channels = 1
     sigma_min, sigma_max = 1e-4, 1e3
 
     def __init__(self, shape: tuple[int, int], variance: float, length: float) -> None:
