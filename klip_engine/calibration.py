@@ -18,7 +18,7 @@ from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings, ScoreSettings
-from klip_engine.slices import NetworkMeter, Watch, score_hu
+from klip_engine.slices import NetworkMeter, Watch, places, score_hu
 from klip_engine.volume import AIR_HU, FloatArray, WorkingGrid, body_mask, to_working_grid
 
 DRAW_STEPS = 60
@@ -77,8 +77,9 @@ def calibrate_scores(
             blocks = score.blocks(prior.grid.pixel_mm)
             maps = block_maps(density, blocks)
             quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
-            scales = block_scales(maps, healthy.body, quantiles)
-            maxima = slice_maxima(combine_blocks(maps, scales), healthy.body)
+            there = places(scored.reconstruction, score, prior.grid.pixel_mm)
+            scales = block_scales(maps, healthy.body, quantiles, there)
+            maxima = slice_maxima(combine_blocks(maps, scales, there), healthy.body)
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls

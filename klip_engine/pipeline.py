@@ -18,9 +18,9 @@ from klip_engine.io import LoadedCT, read_ct
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
-from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxima
+from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.settings import DetectionSettings, choose_settings
-from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_hu
+from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_hu, score_map
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
@@ -125,8 +125,8 @@ def _score_map(
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    maps = block_maps(scored.density, settings.score.blocks(bundle.grid.pixel_mm))
-    score = np.where(working.body, combine_blocks(maps, null.scales), 0).astype(np.float32)
+    found = score_map(scored.density, scored.reconstruction, settings.score, bundle.grid.pixel_mm, null.scales)
+    score = np.where(working.body, found, np.float32(0))
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
     return score

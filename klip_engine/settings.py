@@ -92,16 +92,22 @@ class ScoreSettings:
     """How the pulls become a score map: the integrals, and the sizes of the blocks they are averaged over.
 
     With several of either, each map is divided by its typical highest value on null slices
-    (`ScoreTerm.unit_quantile`), and the largest counts at every pixel.
+    (`ScoreTerm.unit_quantile`), and the largest counts at every pixel. place_edges_hu: each kind of tissue has its
+    own typical value, told apart by the mean HU around a pixel (Gaussian of `place_mm`): what pulls little
+    everywhere in the lung is compared with the lung.
     """
 
     name: str
     terms: tuple[ScoreTerm, ...]
     block_mm: tuple[float, ...]
+    place_edges_hu: tuple[float, ...] = ()
+    place_mm: float = 9.0
 
     def __post_init__(self) -> None:
         _check(bool(self.terms), "a score needs at least one term")
         _check(bool(self.block_mm) and min(self.block_mm) > 0, "a score needs block sizes above 0 mm")
+        _check(_number(self.place_mm) and self.place_mm > 0, "place_mm must be above 0")
+        _check(all(_number(edge) for edge in self.place_edges_hu), "place_edges_hu are numbers")
 
     def blocks(self, pixel_mm: float) -> tuple[int, ...]:
         """Odd block sizes in pixels, nearest to `block_mm`."""
@@ -120,20 +126,23 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.2, 0.7), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 2.2),
             ScoreTerm((0.7, 3.0), "coherent", 1.5),
+            ScoreTerm((1.3, 3.0), "plain-coherent", 3.0),
         ),
         (3.0,),
+        place_edges_hu=(-400.0,),
     ),
     "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
-takes the strongest of five of these: low noise levels, where faint things show, middle ones, where a few hundred HU
-do, both on two scales, and high ones for what is as dense as tissue where air should be. `kl` is the whole
-divergence, without window or block, for comparison."""
+takes the strongest of six of these, in units of what is usual in lung or elsewhere: low noise levels, where faint
+things show, middle ones, where a few hundred HU do, both on two scales, and high ones for what is as dense as
+tissue where air should be, also where that could be the chest wall. `kl` is the whole divergence, without window
+or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Part of every null distribution's key: raise it when scores of the same settings change."""
 
 
@@ -273,7 +282,10 @@ def _score_from(part: dict[str, Any]) -> ScoreSettings:
     for term in part["terms"]:
         low, high = term["window"]
         terms.append(ScoreTerm(**(term | {"window": (infinite(low), infinite(high))})))
-    return ScoreSettings(**(part | {"terms": tuple(terms), "block_mm": tuple(float(b) for b in part["block_mm"])}))
+    tuples: dict[str, Any] = {
+        name: tuple(float(v) for v in part[name]) for name in ("block_mm", "place_edges_hu") if name in part
+    }
+    return ScoreSettings(**(part | {"terms": tuple(terms)} | tuples))
 
 
 def plain_data(value: Any) -> Any:

@@ -14,6 +14,7 @@ from klip_engine.measurement import SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PriorBundle, PriorMean
 from klip_engine.samplers import ItemNoise, Sampler, build_sampler
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
+from klip_engine.scoring.score_map import PlaceArray, Scales, block_maps, combine_blocks, local_places
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.volume import FloatArray
 
@@ -116,6 +117,22 @@ def score_hu(
         device=device,
         stage=stage,
     )
+
+
+def score_map(
+    density: torch.Tensor, reconstruction: torch.Tensor, score: ScoreSettings, pixel_mm: float, scales: Scales
+) -> FloatArray:
+    """The score map [n, h, w] from the densities [n, terms, h, w] of one score's terms and the reconstruction
+    [n, h, w] (HU / 1000), in units of a null distribution's scales."""
+    maps = block_maps(density, score.blocks(pixel_mm))
+    return combine_blocks(maps, scales, places(reconstruction, score, pixel_mm)).astype(np.float32)
+
+
+def places(reconstruction: torch.Tensor, score: ScoreSettings, pixel_mm: float) -> PlaceArray | None:
+    """The kinds of tissue the score tells apart, uint8 [n, h, w]; None where it tells none apart."""
+    if not score.place_edges_hu:
+        return None
+    return local_places(1000 * reconstruction.numpy(), score.place_edges_hu, score.place_mm / pixel_mm)
 
 
 @torch.no_grad()

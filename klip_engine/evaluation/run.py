@@ -28,9 +28,9 @@ from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.samplers import ItemNoise, Measurement
 from klip_engine.scoring.klip import KlipAccumulator
 from klip_engine.scoring.null import NullDistribution, find_null
-from klip_engine.scoring.score_map import block_maps, combine_blocks, slice_maxima
+from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.settings import SCORES, SCORING_VERSION, DetectionSettings, plain_data
-from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler
+from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler, score_map
 from klip_engine.version import __version__
 from klip_engine.volume import BoolArray, FloatArray
 
@@ -136,13 +136,12 @@ def klip_maps(
     for step in sampler(meter, measurement.repeated(samples), noise):
         accumulator.add(step)
     densities = accumulator.density().cpu().split([len(some) for some in terms.values()], dim=1)
+    mean = step.posterior_mean.view(count, samples, height, width).mean(dim=1)
     maps = {}
     for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        sizes = block_maps(density, scores[name].blocks(bundle.grid.pixel_mm))
-        maps[name] = combine_blocks(sizes, null.scales).astype(np.float32)
+        maps[name] = score_map(density, mean.float().cpu(), scores[name], bundle.grid.pixel_mm, null.scales)
         if not np.isfinite(maps[name]).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-    mean = step.posterior_mean.view(count, samples, height, width).mean(dim=1)
     return KlipMaps(maps, mean[:, None], measurement)
 
 

@@ -22,11 +22,12 @@ from torch.nn import functional
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "variance", "coherent"]
-"""plain: |delta|^2 / sigma^2, the paper's; variance: |delta|^2 / Var[x0 | x_t], the pull in standard deviations
-of what the prior itself expects at that pixel, so that edges do not outshine quiet tissue; coherent: the signed
-pulls, averaged over the samples and over a Gaussian neighbourhood G, against the variance expected there,
-(G * delta)^2 / (G * Var[x0 | x_t]): noise and edges pull to both sides and cancel, a lesion pulls to one."""
+Weighting = Literal["plain", "plain-coherent", "variance", "coherent"]
+"""plain: |delta|^2 / sigma^2, the paper's; plain-coherent: the signed pulls, averaged over the samples and over a
+Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
+pull in standard deviations of what the prior itself expects at that pixel, so that edges do not outshine quiet
+tissue; coherent: the averaged pulls against the variance expected there, (G * delta)^2 / (G * Var[x0 | x_t]):
+noise and edges pull to both sides and cancel, a lesion pulls to one."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
@@ -41,7 +42,7 @@ class ScoreTerm:
     window: Window = ALL_LEVELS
     weighting: Weighting = "plain"
     coherence_pixels: float = 1.5
-    """Standard deviation of the neighbourhood of the coherent weighting."""
+    """Standard deviation of the neighbourhood of the coherent weightings."""
     unit_quantile: float = 0.9
     """Where several terms are combined, what counts as 1: this quantile of the highest values on null slices. The
     higher, the more a term has to stand out before it counts."""
@@ -84,6 +85,8 @@ class KlipAccumulator:
         grouped = (self._slices, self._samples, *pull.shape[-2:])
         if term.weighting == "plain":
             return pull.square().view(grouped).mean(dim=1) / step.sigma**2
+        if term.weighting == "plain-coherent":
+            return gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels).square() / step.sigma**2
         if step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
         variance = step.log_variance.exp()

@@ -14,8 +14,9 @@ import numpy as np
 
 from klip_engine.errors import PriorError
 from klip_engine.files import write_file
+from klip_engine.scoring.score_map import Scales
 
-SCHEMA = "klip-null/2"
+SCHEMA = "klip-null/3"
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class NullDistribution:
     """
 
     maxima: tuple[float, ...]
-    scales: tuple[float, ...]
-    """For each block size its typical highest value, by which scores are divided."""
+    scales: Scales
+    """For each map (term and block size) its typical highest value at each place, by which it is divided."""
     settings: dict[str, Any]
     """What they were measured with; scores are comparable only under the same settings."""
     source: str = ""
@@ -70,7 +71,7 @@ class NullDistribution:
             "schema": SCHEMA,
             "source": self.source,
             "settings": self.settings,
-            "scales": list(self.scales),
+            "scales": [list(places) for places in self.scales],
             "maxima": list(self.maxima),
         }
         path = folder / f"{settings_key(self.settings)}.json"
@@ -78,11 +79,14 @@ class NullDistribution:
 
 
 def null_from_scores(
-    maxima: Sequence[float], scales: Sequence[float], settings: dict[str, Any], source: str = ""
+    maxima: Sequence[float], scales: Sequence[Sequence[float]], settings: dict[str, Any], source: str = ""
 ) -> NullDistribution:
     """A null distribution from slice scores in any order."""
     return NullDistribution(
-        tuple(sorted(float(value) for value in maxima)), tuple(float(s) for s in scales), settings, source
+        tuple(sorted(float(value) for value in maxima)),
+        tuple(tuple(float(s) for s in places) for places in scales),
+        settings,
+        source,
     )
 
 

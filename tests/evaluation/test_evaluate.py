@@ -259,7 +259,7 @@ def test_a_resumed_run_keeps_its_nulls_whatever_is_calibrated_meanwhile(job, tmp
         run_evaluation(small, cancelled=lambda: len(list(small.work_folder.glob("batch-*.npz"))) == 1)
     settings = small.run.scored_by("klip")
     other = calibrate(load_prior(bundle), settings, "cpu", count=3)
-    replace(other, scales=tuple(100 * scale for scale in other.scales)).save(bundle / "null")
+    replace(other, scales=tuple(tuple(100 * s for s in places) for places in other.scales)).save(bundle / "null")
     again = run_evaluation(replace(small, resume=True))
     assert again["slices"] == whole["slices"]
 

@@ -100,12 +100,23 @@ def test_the_coherent_weighting_is_the_mean_pull_against_the_mean_variance():
 def test_pulls_to_both_sides_cancel_only_under_the_coherent_weighting():
     pull = torch.tensor([0.2, -0.2]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
     step = Step(0.5, torch.zeros(2, 1, 8, 8), pull, torch.zeros(2, 1, 8, 8))
-    terms = [ScoreTerm(weighting="variance"), ScoreTerm(weighting="coherent")]
+    terms = [ScoreTerm(weighting=name) for name in ("variance", "coherent", "plain-coherent")]
     accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
     accumulator.add(step)
-    variance, coherent = accumulator.density()[0]
+    variance, coherent, plain = accumulator.density()[0]
     assert float(variance.min()) == pytest.approx(0.04 * math.log(2), rel=1e-5)
     assert float(coherent.max()) < 1e-12
+    assert float(plain.max()) < 1e-12
+
+
+def test_a_pull_to_one_side_counts_the_same_with_or_without_the_mean_before_the_square():
+    step = Step(0.5, torch.zeros(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.2))
+    terms = [ScoreTerm(weighting="plain"), ScoreTerm(weighting="plain-coherent", coherence_pixels=2.0)]
+    accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
+    accumulator.add(step)
+    plain, coherent = accumulator.density()[0]
+    torch.testing.assert_close(plain, torch.full((8, 8), 0.2**2 / 0.5**2 * math.log(2)))
+    torch.testing.assert_close(coherent, plain)
 
 
 def test_quadrature_is_exact_for_linear_integrands_and_any_window():

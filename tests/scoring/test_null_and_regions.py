@@ -12,7 +12,7 @@ from scipy import ndimage
 from klip_engine.errors import PriorError
 from klip_engine.scoring.null import find_null, null_from_scores, settings_key
 from klip_engine.scoring.regions import find_regions
-from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
+from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, local_places, slice_maxima
 
 
 def test_the_threshold_keeps_the_rate_of_false_alarms():
@@ -21,13 +21,13 @@ def test_the_threshold_keeps_the_rate_of_false_alarms():
     for rate in (0.01, 0.05, 0.2):
         shares = []
         for _ in range(200):
-            null = null_from_scores(rng.gumbel(size=300), [1.0], {})
+            null = null_from_scores(rng.gumbel(size=300), [[1.0]], {})
             shares.append((rng.gumbel(size=300) > null.threshold(rate)).mean())
         assert 0.6 * rate < np.mean(shares) <= 1.1 * rate
 
 
 def test_what_is_above_the_threshold_has_a_p_value_within_the_rate_and_what_is_not_has_not():
-    null = null_from_scores(np.arange(99), [1.0], {})
+    null = null_from_scores(np.arange(99), [[1.0]], {})
     for rate in (0.01, 0.013, 0.05, 0.5, 0.99):
         threshold = null.threshold(rate)
         assert null.p_value(threshold + 1e-9) <= rate
@@ -37,14 +37,14 @@ def test_what_is_above_the_threshold_has_a_p_value_within_the_rate_and_what_is_n
 
 
 def test_a_rate_finer_than_the_null_gets_its_highest_score():
-    null = null_from_scores(np.arange(50), [1.0], {})
+    null = null_from_scores(np.arange(50), [[1.0]], {})
     assert null.threshold(1e-6) == 49
     assert null.finest_rate == pytest.approx(1 / 51)
 
 
 def test_a_null_is_kept_under_its_settings_and_only_found_for_them(tmp_path):
     settings = {"prior": "abc", "score": {"window": [0.1, "infinity"]}}
-    null = null_from_scores([3.0, 1.0, 2.0], [0.5, 2.0], settings)
+    null = null_from_scores([3.0, 1.0, 2.0], [[0.5], [2.0]], settings)
     path = null.save(tmp_path / "null")
     assert path.name == f"{settings_key(settings)}.json"
     assert find_null(tmp_path / "null", settings) == null
@@ -56,14 +56,14 @@ def test_a_null_is_kept_under_its_settings_and_only_found_for_them(tmp_path):
 @pytest.mark.parametrize("content", ["{", '{"schema": "klip-null/1"}', '{"schema": "other"}'])
 def test_a_damaged_null_gives_a_sentence(tmp_path, content):
     settings = {"prior": "abc"}
-    path = null_from_scores([1.0], [1.0], settings).save(tmp_path)
+    path = null_from_scores([1.0], [[1.0]], settings).save(tmp_path)
     path.write_text(content)
     with pytest.raises(PriorError, match="damaged.*calibrate again"):
         find_null(tmp_path, settings)
 
 
 def test_a_null_without_finite_scores_is_refused(tmp_path):
-    path = null_from_scores([1.0], [1.0], {}).save(tmp_path)
+    path = null_from_scores([1.0], [[1.0]], {}).save(tmp_path)
     record = json.loads(path.read_text()) | {"maxima": [float("nan")]}
     path.write_text(json.dumps(record))
     with pytest.raises(PriorError):
@@ -105,9 +105,43 @@ def test_block_sizes_are_brought_to_one_scale():
     body = np.ones((5, 30, 30), bool)
     maps = block_maps(density[:, None], [1, 5])
     scales = block_scales(maps, body, [0.5, 0.5])
-    np.testing.assert_allclose(scales, [3, 3 / 25], rtol=1e-5)
-    np.testing.assert_allclose(block_scales(maps, body, [1.0, 0.25]), [5, 2 / 25], rtol=1e-5)
+    np.testing.assert_allclose(scales, [[3], [3 / 25]], rtol=1e-5)
+    np.testing.assert_allclose(block_scales(maps, body, [1.0, 0.25]), [[5], [2 / 25]], rtol=1e-5)
     score = combine_blocks(maps, scales)
     np.testing.assert_allclose(slice_maxima(score, body), np.arange(1, 6) / 3, rtol=1e-5)
     body[:, 10, 10] = False
     np.testing.assert_allclose(slice_maxima(combine_blocks(maps[:1], scales[:1]), body), 0)
+
+
+def test_each_place_is_measured_against_its_own_null_slices():
+    maps = np.ones((1, 4, 8, 8), np.float32)
+    places = np.zeros((4, 8, 8), np.uint8)
+    places[:2, :, :4] = 1  # two slices show the second place, where the scores are a tenth
+    maps[0, 0, :, :4], maps[0, 1, :, :4] = 0.1, 0.3
+    body = np.ones((4, 8, 8), bool)
+    scales = block_scales(maps, body, [0.5], places)
+    np.testing.assert_allclose(scales, [[1.0, 0.2]], rtol=1e-6)
+    score = combine_blocks(maps, scales, places)
+    np.testing.assert_allclose(score[0, 0], [0.5] * 4 + [1] * 4, rtol=1e-6)
+    unseen = np.full((4, 8, 8), 2, np.uint8)  # a place no null slice shows
+    np.testing.assert_allclose(combine_blocks(maps, scales, unseen), combine_blocks(maps, scales, unseen - 1))
+
+
+def test_a_place_outside_the_body_takes_the_scale_of_the_body():
+    maps = np.full((1, 2, 4, 4), 2.0, np.float32)
+    places = np.zeros((2, 4, 4), np.uint8)
+    places[:, 0] = 1
+    body = np.ones((2, 4, 4), bool)
+    body[:, 0] = False
+    assert block_scales(maps, body, [0.9], places) == ((2.0, 2.0),)
+
+
+def test_a_nodule_lies_in_the_lung_and_fat_does_not():
+    hu = np.full((1, 64, 64), 40.0, np.float32)
+    hu[0, 16:48, 16:48] = -800
+    hu[0, 30:34, 30:34] = 40  # 12 mm on a 3 mm grid
+    hu[0, 56:60, 4:60] = -100
+    places = local_places(hu, (-400,), 3.0)[0]
+    assert (places[30:34, 30:34] == 0).all()
+    assert (places[56:60, 4:60] == 1).all()
+    assert (places[:8] == 1).all()
