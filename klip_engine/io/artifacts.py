@@ -1,4 +1,4 @@
-"""Artifacts of the published KLIP pipeline: one .npz per image with the normalised updates of its posterior samples.
+"""Artifacts of the published KLIP pipeline: one .npz per image, the normalised updates of its posterior samples.
 
     normalized_updates   float [T, B, C, H, W]: kept steps, samples, channels, rows, columns
     g_values             float [T]: the diffusion coefficient each update was divided by
@@ -162,7 +162,9 @@ def _updates_shape(archive: zipfile.ZipFile, path: Path) -> tuple[int, int, int,
         dtype, shape = _header(stream, path, UPDATES)
         start = stream.tell()
     if len(shape) != 5:
-        raise InputError(f"{path}: {UPDATES} has the shape {shape} and not [steps, samples, channels, rows, columns]")
+        raise InputError(
+            f"{path}: {UPDATES} has the shape {shape} and not [steps, samples, channels, rows, columns]"
+        )
     if 0 in shape:
         raise InputError(f"{path}: {UPDATES} has the shape {shape}: there is nothing to score")
     if dtype.kind != "f":

@@ -1,7 +1,7 @@
 """Keeps the normalised updates of a detection as artifacts of the published pipeline, one file per slice.
 
-Samplers of the published study fill `Step.update` with what their code keeps. For all others the update follows from
-the two means of a step. With l = (E[x0 | x_t, y] - E[x0 | x_t]) / sigma^2, g^2 dt = d(sigma^2) and time counted in
+Samplers of the published study fill `Step.update` with what their code keeps. For all others the update follows
+from the two means of a step. With l = (E[x0 | x_t, y] - E[x0 | x_t]) / sigma^2, g^2 dt = d(sigma^2) and time in
 steps (dt = 1), where step i stands for w_i of the integral over log sigma (`klip.quadrature`):
 
     g_i = sigma_i sqrt(2 w_i)          u_i = g_i l_i dt = sqrt(2 w_i) delta_i / sigma_i
@@ -30,7 +30,7 @@ from klip_engine.volume import BoolArray
 
 
 def normalised_update(step: Step, weight: float) -> tuple[torch.Tensor, float]:
-    """u = g l dt [batch, channels, h, w] and g of a step that stands for `weight` of the integral over log sigma."""
+    """u = g l dt [batch, channels, h, w] and g of a step that is `weight` of the integral over log sigma."""
     g = step.sigma * math.sqrt(2 * weight)
     return g * (step.posterior_mean - step.prior_mean) / step.sigma**2, g
 
@@ -39,9 +39,9 @@ def normalised_update(step: Step, weight: float) -> tuple[torch.Tensor, float]:
 class UpdateRecorder:
     """A `StepObserver` that writes FOLDER/slice-0000.npz, -0001, ... as batches of slices come to their end.
 
-    levels: the noise levels that will come; bodies: the patient, [slices, h, w], kept in the files; settings: of the
-    run, kept in the files. Memory is that of the kept updates of one batch. Raises UsageError when the folder holds
-    anything or cannot be written.
+    levels: the noise levels that will come; bodies: the patient, [slices, h, w], kept in the files; settings: of
+    the run, kept in the files. Memory is that of the kept updates of one batch. Raises UsageError when the folder
+    holds anything or cannot be written.
     """
 
     folder: Path

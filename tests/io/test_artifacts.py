@@ -81,7 +81,9 @@ def claim_another_shape(path: Path) -> None:
 def claim_a_gigantic_shape(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("normalized_updates", "g_values"):
-            header = "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 900, 3, 9000, 9000), }".ljust(117) + "\n"
+            header = (
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 900, 3, 9000, 9000), }".ljust(117) + "\n"
+            )
             archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00v\x00" + header.encode())
 
 

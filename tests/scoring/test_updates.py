@@ -44,7 +44,9 @@ def images() -> torch.Tensor:
 def run(tmp_path_factory, images) -> tuple[Path, torch.Tensor]:
     """The files of three slices, and the engine's densities of the whole integral and of a window."""
     levels, (first, last) = SAMPLER.levels, WINDOW
-    between = [math.sqrt(levels[i - 1] * levels[i]) for i in (first, last)]  # what the steps of the window stand for
+    between = [
+        math.sqrt(levels[i - 1] * levels[i]) for i in (first, last)
+    ]  # what the steps of the window stand for
     folder = tmp_path_factory.mktemp("updates")
     scored = recorded(folder, images, [ScoreTerm(), ScoreTerm((between[1], between[0]))])
     return folder, scored.density
@@ -83,7 +85,9 @@ def test_updates_and_coefficients_are_those_of_the_definition(run):
     folder, _ = run
     artifact = open_artifact(folder / "slice-0001.npz")
     np.testing.assert_allclose(artifact.sigma, SAMPLER.levels, rtol=1e-6)
-    assert float(np.square(artifact.g_values, dtype=np.float64).sum()) == pytest.approx(20.0**2 - 0.002**2, rel=0.01)
+    assert float(np.square(artifact.g_values, dtype=np.float64).sum()) == pytest.approx(
+        20.0**2 - 0.002**2, rel=0.01
+    )
 
 
 def test_files_depend_neither_on_the_batch_nor_on_the_order_and_say_what_they_are(run, images, tmp_path):
