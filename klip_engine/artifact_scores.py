@@ -89,10 +89,14 @@ class ArtifactScores:
 
 
 def find_artifacts(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Files as they are, folders as the .npz files in them, by name; raises InputError for a folder without any."""
+    """Files as they are; of a folder the .npz files in it, by name, or those in its folder `updates` (a detection).
+
+    Raises InputError for a folder without any.
+    """
     found: list[Path] = []
     for path in paths:
-        files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+        folder = path / "updates" if (path / "updates").is_dir() else path
+        files = sorted(folder.glob("*.npz")) if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path} holds no .npz file; name artifacts or a folder of them")
         found += files

@@ -59,7 +59,8 @@ def detect(
         working = to_working_grid(loaded.volume, bundle.grid)
         recorder = None
         if save_updates is not None:
-            recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, settings.to_dict())
+            kept = settings.to_dict() | {"prior": bundle.identity()}
+            recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, kept)
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from klip_engine.measurement import SimulatedScanner
 from klip_engine.operators import Identity
 from klip_engine.samplers import DDS, Step
 from klip_engine.scoring.klip import ScoreTerm, tile_sums
-from klip_engine.scoring.published import score_map
+from klip_engine.scoring.published import RunningScore, score_map
 from klip_engine.scoring.updates import UpdateRecorder
 from klip_engine.slices import NetworkMeter, ScoredSlices, score_slices
 from tests.conftest import GaussianPrior
@@ -99,6 +100,42 @@ def test_files_depend_neither_on_the_batch_nor_on_the_order_and_say_what_they_ar
         np.testing.assert_allclose(together.load(), alone.load(), atol=1e-5)
         np.testing.assert_array_equal(alone.body, images[number, 0] > 0)
         assert alone.settings == {"seed": 4, "slice": number}
+
+
+class KeepsEveryFifth:
+    """A sampler in the manner of the published code: every fifth step keeps an update of its own making."""
+
+    levels = SAMPLER.levels
+
+    def __call__(self, *given):
+        for number, step in enumerate(SAMPLER(*given)):
+            keeps = number % 5 == 4
+            own = 3 * step.posterior_mean if keeps else None
+            yield replace(step, update=own, diffusion=2 * step.sigma if keeps else None)
+
+
+def test_updates_of_a_sampler_are_scored_from_the_file_as_they_are_scored_on_the_way(images, tmp_path):
+    running = RunningScore(4, (3, 9), slices=3, samples=2)
+
+    class Both(UpdateRecorder):
+        def observe(self, step):
+            super().observe(step)
+            running.add_step(step)
+
+    sampler = KeepsEveryFifth()
+    prior, scanner = (
+        GaussianPrior(torch.zeros(1, 1, *SHAPE), VARIANCE),
+        SimulatedScanner(Identity(SHAPE), NOISE, None, 0),
+    )
+    how = {"samples": 2, "seed": 4, "batch_slices": 3, "device": "cpu"}
+    recorder = Both(tmp_path, sampler.levels)
+    score_slices(images, scanner, NetworkMeter(prior), sampler, [ScoreTerm()], observer=recorder, **how)
+    for number in range(3):
+        artifact = open_artifact(tmp_path / f"slice-000{number}.npz")
+        assert artifact.shape == (24, 2, 1, *SHAPE)
+        np.testing.assert_allclose(artifact.sigma, SAMPLER.levels[4::5], rtol=1e-6)
+        np.testing.assert_allclose(artifact.g_values, 2 * artifact.sigma, rtol=1e-6)
+        np.testing.assert_array_equal(running.maps()[number], score_map(artifact.load(), 4, (3, 9)))
 
 
 def test_what_a_sampler_keeps_itself_is_kept_as_it_is(tmp_path):
