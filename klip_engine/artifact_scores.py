@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +144,7 @@ def write_scores(scores: ArtifactScores, folder: Path) -> None:
     """
     top = max(item.score for item in scores.items) or 1.0
     with results_folder(folder, SCORES) as temporary:
-        maps = io.BytesIO()
-        np.savez(maps, allow_pickle=False, **{item.name: item.map for item in scores.items})
-        write_file(temporary / "maps.npz", maps.getvalue())
+        write_file(temporary / "maps.npz", _npz({item.name: item.map for item in scores.items}))
         for item in scores.items:
             write_file(temporary / "pictures" / f"{item.name}.png", _picture(item, top, scores.job.block))
         text = json.dumps(scores_document(scores), indent=1, allow_nan=False) + "\n"
@@ -257,9 +255,21 @@ def _image_auroc(score_map: FloatArray, mask: BoolArray, body: BoolArray, block:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Names of maps and pictures: those of the files, with a number before them where two files share one."""
-    counts = Counter(path.stem.lower() for path in paths)
-    return [p.stem if counts[p.stem.lower()] == 1 else f"{number:04d}-{p.stem}" for number, p in enumerate(paths)]
+    """Names of maps and pictures: those of the files, all numbered where two files share one."""
+    stems = [path.stem for path in paths]
+    if len({stem.lower() for stem in stems}) == len(stems):
+        return stems
+    return [f"{number:04d}-{stem}" for number, stem in enumerate(stems)]
+
+
+def _npz(arrays: dict[str, FloatArray]) -> bytes:
+    """An .npz file; unlike numpy.savez it takes any name, `file` too."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return stream.getvalue()
 
 
 def _picture(item: ScoredArtifact, top: float, block: int) -> bytes:

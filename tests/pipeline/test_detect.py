@@ -127,8 +127,10 @@ def test_findings_and_slices_agree_with_the_maps(prior):
     assert first <= 2 <= last  # the dense block is in slice 2
 
 
-def test_updates_are_saved_for_every_working_slice_with_its_body_and_settings(prior, tmp_path):
-    detection = detect(_axial(), prior, **QUICK, save_updates=tmp_path / "updates")
+def test_updates_are_saved_for_every_working_slice_with_its_body_and_settings(prior, tmp_path, monkeypatch):
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 4)  # of settings no other test uses
+    how = {"steps": 3, "samples": 1, "score": "klip"}
+    detection = detect(_axial(), prior, **how, save_updates=tmp_path / "updates")
     files = sorted((tmp_path / "updates").iterdir())
     assert len(files) == len(detection.slices)
     for body, file in zip(detection.working.body, files, strict=True):
@@ -138,7 +140,7 @@ def test_updates_are_saved_for_every_working_slice_with_its_body_and_settings(pr
         assert artifact.settings["sampling"] == detection.settings["sampling"]
         assert artifact.settings["prior"] == detection.prior
     with pytest.raises(UsageError, match="new or empty folder"):
-        detect(_axial(), prior, **QUICK, save_updates=tmp_path / "updates")
+        detect(_axial(), prior, **how, save_updates=tmp_path / "updates")
 
 
 def test_cancel_stops_and_raises(prior):

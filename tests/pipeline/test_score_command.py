@@ -92,14 +92,14 @@ def test_the_picture_shows_the_map_on_its_scale_with_the_lesion_outlined(capsys,
     mask[8:12, 16:20] = 1
     np.save(tmp_path / "mask.npy", mask)
     body = np.ones((16, 24))
-    path = write_artifact(tmp_path / "one.npz", updates, np.ones(3), body=body, settings={"seed": 0})
+    path = write_artifact(tmp_path / "file.npz", updates, np.ones(3), body=body, settings={"seed": 0})
     out = tmp_path / "out"
     code, _, err = _run(capsys, "score", path, "-o", out, "--block", 4, "--mask", tmp_path / "mask.npy")
     assert code == 0, err
     item = _document(out)["artifacts"][0]
     assert (item["score"], item["highest_block"], item["body"]) == (16.0, [1, 2], "the artifact")
     assert item["image_auroc"] == pytest.approx(11 / 23)
-    with Image.open(out / "pictures" / "one.png") as picture:
+    with Image.open(out / "pictures" / "file.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     shown = pixels[36 : 36 + 16 * 21, 16 : 16 + 24 * 21]  # 21 = 512 / 24 screen pixels each
     assert (shown[4 * 21 : 8 * 21, 8 * 21 : 12 * 21] == (252, 255, 164)).all()
