@@ -6,12 +6,13 @@ import json
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from klip_engine.console import ProgressStyle, Reporter, make_reporter, stop_on_signals
+from klip_engine.console import ProgressStyle, Reporter, make_reporter, stop_on_signals, text_table
 from klip_engine.errors import Cancelled, KlipError, resource_errors
 from klip_engine.version import __version__
 
@@ -64,12 +65,15 @@ def detect(
     seed: Seed = None,
     batch_slices: BatchSlices = None,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    save_updates: Annotated[
+        bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
+    ] = False,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
     """Find suspicious regions in a CT and write reconstruction, score, regions, table and report."""
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.io import check_replaceable, read_ct, write_results
+        from klip_engine.io import check_replaceable, read_ct, scratch_folder, write_results
         from klip_engine.pipeline import detect
         from klip_engine.settings import choose_settings
 
@@ -90,9 +94,11 @@ def detect(
         check_replaceable(out)
         loaded = read_ct(Path(source), series=series)
         reporter.start(**_facts(prior, settings), slices=loaded.volume.geometry.size[2])
-        detection = detect(loaded, prior, settings, progress=reporter.progress, cancelled=cancelled)
-        _stop_if(cancelled)
-        write_results(detection, out)
+        watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
+        with scratch_folder(out) if save_updates else nullcontext() as scratch:
+            detection = detect(loaded, prior, settings, **watch, save_updates=scratch)
+            _stop_if(cancelled)
+            write_results(detection, out, extras=[_keep_updates(scratch)] if scratch else [])
         reporter.done(_summary(detection, out), **_done_facts(detection, out))
 
     _run(work, progress)
@@ -407,6 +413,56 @@ def tune(
 
 
 @app.command()
+def score(
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT...", help="Artifacts (.npz) of the published pipeline, or folders of them."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for maps, pictures and scores.")],
+    window: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="START END", help="Kept steps from START up to, not including, END; default: all."),
+    ] = None,
+    block: Annotated[int, typer.Option(help="Side in pixels of the adjacent square blocks.", min=1)] = 1,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(help="Lesions of the artifacts, in their order: .npz, .npy or images, single or stacked."),
+    ] = None,
+    body: Annotated[Path | None, typer.Option(help="Body: one mask for all, or a stack of one each.")] = None,
+    healthy: Annotated[
+        list[Path] | None, typer.Option(help="Healthy artifacts, or folders of them, to compare with.")
+    ] = None,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Score saved normalised updates by the published recipe; see `detect --save-updates`."""
+
+    def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
+        from klip_engine.artifact_scores import SCORES, ScoreJob, find_artifacts, score_artifacts, write_scores
+        from klip_engine.io import check_replaceable
+        from klip_engine.slices import Watch
+
+        check_replaceable(out, SCORES)
+        job = ScoreJob(
+            find_artifacts(artifacts), find_artifacts(healthy or ()), window, block, tuple(mask or ()), body
+        )
+        reporter.start(version=__version__, artifacts=len(job.artifacts), healthy=len(job.healthy), block=block)
+        scores = score_artifacts(job, Watch(reporter.progress, cancelled))
+        _stop_if(cancelled)
+        write_scores(scores, out)
+        reporter.done(
+            _score_summary(scores, out),
+            out=str(out),
+            scores={item.name: item.score for item in scores.items},
+            image_auroc=scores.image_auroc,
+            dataset_auroc=scores.dataset_auroc,
+        )
+
+    _run(work, progress)
+
+
+@app.command()
 def info(
     what: Annotated[str, typer.Argument(metavar="INPUT|PRIOR", help="A CT, or a prior.")],
 ) -> None:
@@ -466,6 +522,15 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
         raise Cancelled("stopped on request; nothing was written")
 
 
+def _keep_updates(scratch: Path) -> Callable[[Path], None]:
+    """Moves the updates, complete by then, into the results."""
+
+    def move(results: Path) -> None:
+        scratch.rename(results / "updates")
+
+    return move
+
+
 def _facts(prior: str, settings: Any) -> dict[str, Any]:
     sampling = settings.sampling
     return {
@@ -479,6 +544,22 @@ def _facts(prior: str, settings: Any) -> dict[str, Any]:
 
 def _done_facts(detection: Any, out: Path) -> dict[str, Any]:
     return {"out": str(out), "findings": len(detection.findings), "timing": detection.timing}
+
+
+def _score_summary(scores: Any, out: Path) -> str:
+    from klip_engine.artifact_scores import table_rows
+    from klip_engine.detection import NOTICE
+
+    rows = table_rows(scores)
+    lines = [text_table(["artifact", "highest block", "image AUROC", ""], rows)]
+    if len(rows) < len(scores.items):
+        lines.append(f"and {len(scores.items) - len(rows)} with lower scores")
+    if scores.image_auroc is not None:
+        lines.append(f"Image-level AUROC, mean over images: {scores.image_auroc:.3f}")
+    if scores.dataset_auroc is not None:
+        lines.append(f"Dataset-level AUROC, against the healthy artifacts: {scores.dataset_auroc:.3f}")
+    lines += [f"Maps, pictures and scores.json are in {out}", NOTICE]
+    return "\n".join(lines)
 
 
 def _summary(detection: Any, out: Path) -> str:

@@ -7,15 +7,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from io import StringIO
 from types import FrameType
 from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
+from rich.table import Table
 from rich.text import Text
 
 from klip_engine.errors import KlipError
@@ -161,6 +164,18 @@ def make_reporter(style: ProgressStyle) -> Reporter:
     if style is ProgressStyle.RICH:
         return RichReporter()
     return JsonReporter() if style is ProgressStyle.JSON else SilentReporter()
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as plain text: the first column to the left, numbers to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    stream = StringIO()
+    Console(file=stream, width=200).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().strip("\n").splitlines())
 
 
 @contextmanager

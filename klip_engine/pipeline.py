@@ -19,6 +19,7 @@ from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import slice_maxima
+from klip_engine.scoring.updates import UpdateRecorder
 from klip_engine.settings import DetectionSettings, choose_settings
 from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_hu, score_map
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
@@ -33,6 +34,7 @@ def detect(
     *,
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    save_updates: str | Path | None = None,
     **choices: Any,
 ) -> Detection:
     """Find what does not belong in a CT.
@@ -41,7 +43,9 @@ def detect(
     name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
     `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
-    Raises InputError, UsageError, Cancelled or ResourceError; writes nothing but the null distribution of new
+    save_updates: a new or empty folder for the normalised updates of every working slice, as artifacts of the
+    published pipeline (docs/published-artifacts.md), written batch by batch.
+    Raises InputError, UsageError, Cancelled or ResourceError; writes nothing else but the null distribution of new
     settings, in the user's cache (see `klip_engine.io.write_results` for the results).
     """
     start = time.perf_counter()
@@ -51,13 +55,17 @@ def detect(
         loaded = _load(source)
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
-        scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
+        _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
         working = to_working_grid(loaded.volume, bundle.grid)
+        recorder = None
+        if save_updates is not None:
+            kept = settings.to_dict() | {"prior": bundle.identity()}
+            recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, kept)
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
         meter = NetworkMeter(bundle.denoiser, watch)
-        scored = score_hu(working.hu, bundle, settings, device, meter, "reconstructing")
+        scored = score_hu(working.hu, bundle, settings, device, meter, "reconstructing", observer=recorder)
         score = _score_map(scored, working, bundle, settings, null)
         threshold = null.threshold(settings.false_alarms)
         labels, regions = find_regions(score, working.body, threshold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from klip_engine.errors import Cancelled
 from klip_engine.measurement import SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PriorBundle, PriorMean
-from klip_engine.samplers import ItemNoise, Sampler, build_sampler
+from klip_engine.samplers import ItemNoise, Sampler, Step, build_sampler
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
 from klip_engine.scoring.score_map import PlaceArray, Scales, block_maps, combine_blocks, local_places
 from klip_engine.settings import DetectionSettings, ScoreSettings
@@ -67,6 +68,16 @@ class NetworkMeter:
         return result
 
 
+class StepObserver(Protocol):
+    """Sees every step of the sampler beside the score, batch after batch."""
+
+    def observe(self, step: Step) -> None:
+        """The next noise level of the batch under way."""
+
+    def finish(self, numbers: Sequence[int], samples: int) -> None:
+        """The batch is done; it held `samples` samples of each slice with these numbers, slice by slice."""
+
+
 @dataclass(frozen=True)
 class ScoredSlices:
     """density: KLIP per pixel and term [n, terms, h, w]; reconstruction: posterior mean [n, h, w], HU / 1000;
@@ -98,6 +109,7 @@ def score_hu(
     meter: NetworkMeter,
     stage: str,
     scores: Sequence[ScoreSettings] | None = None,
+    observer: StepObserver | None = None,
 ) -> ScoredSlices:
     """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say.
 
@@ -116,6 +128,7 @@ def score_hu(
         batch_slices=settings.batch_slices,
         device=device,
         stage=stage,
+        observer=observer,
     )
 
 
@@ -150,6 +163,7 @@ def score_slices(
     batch_slices: int,
     device: str,
     stage: str = "reconstructing",
+    observer: StepObserver | None = None,
 ) -> ScoredSlices:
     """Measure, reconstruct and score images [n, 1, h, w], x = HU / 1000.
 
@@ -173,11 +187,15 @@ def score_slices(
         accumulator = KlipAccumulator(terms, levels, len(numbers), samples)
         for step in sampler(meter, measured, noise):
             accumulator.add(step)
+            if observer is not None:
+                observer.observe(step)
             done += len(noise)
             meter.watch.tell(stage, done, total)
         density[places] = accumulator.density().cpu()
         sample_mean = step.posterior_mean.view(len(numbers), samples, height, width).mean(dim=1)
         reconstruction[places] = sample_mean.cpu()
+        if observer is not None:
+            observer.finish(numbers, samples)
     return ScoredSlices(density, reconstruction)
 
 

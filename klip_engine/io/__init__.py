@@ -1,6 +1,6 @@
 """Reading CT and writing results: everything that touches files."""
 
-from klip_engine.io.atomic import check_replaceable, results_folder
+from klip_engine.io.atomic import check_replaceable, results_folder, scratch_folder
 from klip_engine.io.images import read_ct
 from klip_engine.io.loaded import LoadedCT
 from klip_engine.io.report import render_report
@@ -16,5 +16,6 @@ __all__ = [
     "render_report",
     "results_folder",
     "score_rgb",
+    "scratch_folder",
     "write_results",
 ]

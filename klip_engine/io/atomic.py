@@ -16,6 +16,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from klip_engine.errors import ResourceError, UsageError
@@ -24,27 +25,36 @@ SCHEMA = "klip-findings/1"
 """Of findings.json; a folder that holds such a file is a result of this program."""
 
 FINDINGS_FILE = "findings.json"
-_OWN_NAMES = {
+
+
+@dataclass(frozen=True)
+class ResultKind:
+    """What a folder of results is known by: a JSON file with a schema, and the names of all that lies beside it."""
+
+    file: str
+    schema: str
+    names: frozenset[str]
+
+
+DETECTION = ResultKind(
     FINDINGS_FILE,
-    "findings.csv",
-    "klip.nrrd",
-    "reconstruction.nrrd",
-    "regions.nrrd",
-    "report.html",
-    "dicom",
-}
+    SCHEMA,
+    frozenset(
+        {"findings.csv", "klip.nrrd", "reconstruction.nrrd", "regions.nrrd", "report.html", "dicom", "updates"}
+    ),
+)
 
 
 @contextmanager
-def results_folder(out: Path) -> Iterator[Path]:
+def results_folder(out: Path, kind: ResultKind = DETECTION) -> Iterator[Path]:
     """A temporary folder to write into, which becomes `out` when the block ends without an exception.
 
     On any exception, a keyboard interrupt included, it is removed and `out` is as it was before. `out` may be
-    new, an empty folder, or an earlier result of this program, which is replaced.
+    new, an empty folder, or an earlier result of this kind, which is replaced.
     Raises UsageError where `out` holds something else or cannot be written; ResourceError on a full disk.
     """
     out = _absolute(out)
-    check_replaceable(out)
+    check_replaceable(out, kind)
     created = _create_parents(out)
     try:
         with _disk_errors(out):
@@ -56,7 +66,7 @@ def results_folder(out: Path) -> Iterator[Path]:
             with _disk_errors(out):
                 yield temporary
                 _flush(temporary)
-                check_replaceable(out)
+                check_replaceable(out, kind)
                 _swap(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -66,8 +76,29 @@ def results_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def check_replaceable(out: Path) -> None:
-    """Raise UsageError unless `out` is new, an empty folder or an earlier result without foreign files.
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, on the same disk, for what is written before the results are complete.
+
+    It is gone when the block ends; one that a killed process left behind goes with the next results in `out`.
+    """
+    out = _absolute(out)
+    created = _create_parents(out)
+    try:
+        scratch = _sibling(out, "new")
+        with _disk_errors(out):
+            scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        for folder in created:
+            _remove_if_empty(folder)
+
+
+def check_replaceable(out: Path, kind: ResultKind = DETECTION) -> None:
+    """Raise UsageError unless `out` is new, an empty folder or an earlier result of this kind, nothing added.
 
     Worth calling before hours of computation.
     """
@@ -81,11 +112,11 @@ def check_replaceable(out: Path) -> None:
         raise UsageError(f"cannot look into {out}: {error.strerror}; choose another folder") from error
     if not names:
         return
-    if not _is_own_result(out):
+    if not _is_own_result(out, kind):
         raise UsageError(
             f"{out} is not empty and holds no earlier result of this program; name a new or empty folder"
         )
-    foreign = [n for n in names if n not in _OWN_NAMES and not n.endswith(".dcm")]
+    foreign = [n for n in names if n not in kind.names | {kind.file} and not n.endswith(".dcm")]
     if foreign:
         raise UsageError(
             f"{out} holds an earlier result and a file that is not part of it ({foreign[0]}); "
@@ -93,13 +124,13 @@ def check_replaceable(out: Path) -> None:
         )
 
 
-def _is_own_result(folder: Path) -> bool:
+def _is_own_result(folder: Path, kind: ResultKind) -> bool:
     try:
-        findings = json.loads((folder / FINDINGS_FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / kind.file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    schema = findings.get("schema") if isinstance(findings, dict) else None
-    return isinstance(schema, str) and schema.startswith(SCHEMA.partition("/")[0] + "/")
+    schema = document.get("schema") if isinstance(document, dict) else None
+    return isinstance(schema, str) and schema.startswith(kind.schema.partition("/")[0] + "/")
 
 
 def _absolute(out: Path) -> Path:

@@ -68,6 +68,37 @@ def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path)
     assert sitk.GetArrayFromImage(labels)[2, 48, 60] == 1
 
 
+@pytest.fixture
+def few(monkeypatch, prior) -> list[str]:
+    """Settings no other test uses, so that their null distribution may be a coarse and quick one."""
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 4)
+    return ["--prior", str(prior), "--steps", "3", "--samples", "1", "--score", "klip"]
+
+
+def test_saved_updates_lie_in_the_result_one_artifact_per_slice(capsys, ct, few, tmp_path):
+    out = tmp_path / "new" / "out"
+    code, _, err = _run(capsys, "detect", ct, "-o", out, *few, "--save-updates")
+    assert code == 0, err
+    assert sorted(p.name for p in (out / "updates").iterdir()) == [f"slice-000{n}.npz" for n in range(4)]
+    with np.load(out / "updates" / "slice-0002.npz", allow_pickle=False) as stored:
+        assert stored["normalized_updates"].shape == (3, 1, 1, 80, 96)
+        assert stored["g_values"].shape == (3,)
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    code, _, err = _run(capsys, "detect", ct, "-o", out, *few)
+    assert code == 0, err
+    assert not (out / "updates").exists()  # an earlier result is replaced, its updates included
+
+
+def test_nothing_is_left_of_updates_when_a_detection_fails(capsys, ct, few, tmp_path, monkeypatch):
+    import klip_engine.io
+
+    monkeypatch.setattr(klip_engine.io, "write_results", lambda *_, **__: 1 / 0)
+    out = tmp_path / "new" / "out"
+    code, _, _ = _run(capsys, "detect", ct, "-o", out, *few, "--save-updates")
+    assert code == 1
+    assert not out.parent.exists()
+
+
 def test_what_is_not_a_result_is_not_overwritten(capsys, ct, prior, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("years of work")

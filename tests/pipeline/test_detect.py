@@ -9,6 +9,7 @@ import pytest
 
 import klip_engine
 from klip_engine.errors import Cancelled, ResourceError, UsageError
+from klip_engine.io.artifacts import open_artifact
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
 from klip_engine.settings import PRESETS, choose_settings
 from klip_engine.volume import CTVolume, Geometry
@@ -124,6 +125,22 @@ def test_findings_and_slices_agree_with_the_maps(prior):
     assert not (working.regions[~working.body]).any()
     first, last = detection.findings[0].slice_range
     assert first <= 2 <= last  # the dense block is in slice 2
+
+
+def test_updates_are_saved_for_every_working_slice_with_its_body_and_settings(prior, tmp_path, monkeypatch):
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 4)  # of settings no other test uses
+    how = {"steps": 3, "samples": 1, "score": "klip"}
+    detection = detect(_axial(), prior, **how, save_updates=tmp_path / "updates")
+    files = sorted((tmp_path / "updates").iterdir())
+    assert len(files) == len(detection.slices)
+    for body, file in zip(detection.working.body, files, strict=True):
+        artifact = open_artifact(file)
+        assert artifact.shape[3:] == body.shape
+        np.testing.assert_array_equal(artifact.body, body)
+        assert artifact.settings["sampling"] == detection.settings["sampling"]
+        assert artifact.settings["prior"] == detection.prior
+    with pytest.raises(UsageError, match="new or empty folder"):
+        detect(_axial(), prior, **how, save_updates=tmp_path / "updates")
 
 
 def test_cancel_stops_and_raises(prior):
