@@ -96,6 +96,7 @@ class ItemNoise:
         device: str,
         antithetic: bool = False,
     ) -> None:
+        self.seed = seed
         self._signs = torch.tensor([-1.0 if antithetic and sample % 2 else 1.0 for _, sample in items])
         group = 2 if antithetic else 1
         self._generators = [seeded_generator(seed, number, sample - sample % group) for number, sample in items]
