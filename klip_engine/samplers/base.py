@@ -74,6 +74,11 @@ class Sampler(Protocol):
         """The noise levels it will visit, from high to low."""
         ...
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        ...
+
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one `Step` per noise level for the whole batch."""
         ...

@@ -22,11 +22,11 @@ from klip_engine.samplers.dps import guided_diffusion
 
 @dataclass(frozen=True)
 class DDPM:
-    """Guided DDPM over `steps` of the `train_steps` times a DDPM was trained on, evenly spaced, first and last kept.
+    """Guided DDPM over `steps` of the `train_steps` times a DDPM was trained on, evenly spaced with both ends.
 
     beta_min, beta_max: ends of the linear schedule; zeta: as for `DPS`, whose bias it shares. The kept update is
     that of the variance-preserving x over sqrt(beta_t), with beta_t = 1 - abar_t / abar_s of the step from t to s.
-    Raises UsageError when there are more steps than training times.
+    Raises UsageError when there are more steps than training times, or for options out of range.
     """
 
     steps: int = 100
@@ -37,7 +37,9 @@ class DDPM:
 
     def __post_init__(self) -> None:
         if not 2 <= self.steps <= self.train_steps:
-            raise UsageError(f"a DDPM of {self.train_steps} times takes 2 to {self.train_steps} steps")
+            raise UsageError(f"a DDPM of {self.train_steps:g} times takes 2 to {self.train_steps:g} steps")
+        if not (0 < self.beta_min <= self.beta_max < 1 and self.zeta >= 0):
+            raise UsageError("a DDPM needs 0 < beta_min <= beta_max < 1 and zeta from 0 on")
 
     @property
     def levels(self) -> list[float]:
@@ -48,6 +50,11 @@ class DDPM:
         cumulative = list(accumulate(alphas, lambda product, alpha: product * alpha))
         times = [round(last * (1 - step / (self.steps - 1))) for step in range(self.steps)]
         return [math.sqrt((1 - cumulative[time]) / cumulative[time]) for time in times]
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        return self.steps
 
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one step per time visited; see `Sampler`."""

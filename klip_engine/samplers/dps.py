@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from klip_engine.errors import UsageError
 from klip_engine.priors.base import Denoiser
 from klip_engine.samplers.base import ItemNoise, Measurement, Step
 from klip_engine.samplers.diffusion import ancestral_step, noise_levels
@@ -29,9 +30,10 @@ class DPS:
     zeta: the step size zeta' of the paper (its Table: 0.3 to 1), for an operator scaled to norm 1. The kept update
     is that of the paper's x over sqrt(beta), beta = 1 - abar / abar_next, as for `DDPM`.
 
-    Known bias: DPS is no exact sampler of the posterior even for a Gaussian prior. It takes p(y | x_t) for
-    p(y | D(x_t)) and a step size that knows no noise level of y: Boys et al., "Tweedie Moment Projected Diffusions
-    for Inverse Problems", 2023, show that the variance of the posterior is underestimated.
+    Known bias: DPS does not sample the posterior, even for a Gaussian prior. It takes p(x0 | x_t) for a point, its
+    mean, where the covariance belongs into the likelihood (Boys et al., "Tweedie Moment Projected Diffusions for
+    Inverse Problems", 2023, and Pi-GDM), and its step size knows no noise level of y: the mean goes to y, the
+    variance to far below the posterior's. Raises UsageError for a negative zeta.
     """
 
     steps: int = 1000
@@ -39,10 +41,19 @@ class DPS:
     sigma_min: float = 0.01
     zeta: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.zeta >= 0:
+            raise UsageError(f"zeta is {self.zeta}; a step size starts at 0")
+
     @property
     def levels(self) -> list[float]:
         """The noise levels, from high to low."""
         return noise_levels(self.steps, self.sigma_max, self.sigma_min)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        return self.steps
 
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one step per noise level; see `Sampler`."""

@@ -55,6 +55,11 @@ class PaDIS:
         """The noise levels, from high to low."""
         return karras_levels(self.steps, self.sigma_max, self.sigma_min, self.rho)
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        return self.steps * int(self.langevin_steps)
+
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one step per noise level; see `Sampler`."""
         guidance = ResidualGuidance(measurement, self.operator_norm)

@@ -36,15 +36,15 @@ class PredictorCorrector:
 
     snr: of the corrector, whose step size it sets for each image by itself (the published code: for the mean of a
     batch); coefficient: lambda of the projection; iterations: of conjugate gradients; keep: every how many steps
-    the update is kept, as (x' - x) / g with the x' of the predictor and g = sigma sqrt(2 log(sigma_max / sigma_min))
-    of the continuous SDE. Raises UsageError for options out of range.
+    the update is kept, as (x' - x) / g with the x' of the predictor and the continuous SDE's
+    g = sigma sqrt(2 log(sigma_max / sigma_min)). Raises UsageError for options out of range.
 
     The predictor's projection stands for the likelihood score (x' - x) / d(sigma^2), d(sigma^2) what its step
     covers. The last step is the published end: the prior's mean, projected fully onto the measurement itself.
 
-    Known bias: the projection takes y for noiseless, so that its noise stays in the sample, and it is no gradient of
-    log p(y | x_t): Song et al. claim no posterior; Dou and Song, "Diffusion Posterior Sampling for Linear Inverse
-    Problem Solving: A Filtering Perspective", ICLR 2024, discuss it.
+    Known bias: the projection takes y for noiseless, so its noise stays in the sample, and the projected x_t are no
+    draws of p(x_t | y): no posterior is sampled (Feng et al., "Score-Based Diffusion Models as Principled Priors
+    for Inverse Imaging", ICCV 2023, compare it with true posteriors).
     """
 
     steps: int = 1000
@@ -58,13 +58,18 @@ class PredictorCorrector:
     def __post_init__(self) -> None:
         if not (0 < self.coefficient <= 1 and self.snr >= 0 and self.iterations >= 1 and self.keep >= 1):
             raise UsageError(
-                "pc needs a coefficient above 0 and up to 1, an snr of at least 0, at least 1 iteration and keep from 1"
+                "the sampler 'pc' needs 0 < coefficient <= 1, snr from 0 on, iterations and keep from 1 on"
             )
 
     @property
     def levels(self) -> list[float]:
         """The noise levels, from high to low."""
         return noise_levels(self.steps, self.sigma_max, self.sigma_min)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        return 2 * self.steps
 
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one step per noise level; see `Sampler`."""
@@ -80,7 +85,7 @@ class PredictorCorrector:
             prior = denoiser.denoise(projected, sigma)
             kept = (update / (sigma * rate), sigma * rate) if number % self.keep == 0 else (None, None)
             if sigma_next == 0:
-                sample = _onto(measurement, prior.mean, measurement.data, self.iterations)
+                sample = _onto(measurement, prior.mean, measurement.data, int(self.iterations))
                 yield Step(sigma, prior.mean, sample, prior.log_variance, *kept)
                 return
             covered = sigma**2 - sigma_next**2
@@ -93,7 +98,7 @@ class PredictorCorrector:
     ) -> torch.Tensor:
         """x' of equation (1)."""
         noised = measurement.data + sigma * measurement.operator.forward(noise.double())
-        return x + self.coefficient * (_onto(measurement, x, noised, self.iterations) - x)
+        return x + self.coefficient * (_onto(measurement, x, noised, int(self.iterations)) - x)
 
     def _corrected(self, denoiser: Denoiser, x: torch.Tensor, sigma: float, z: torch.Tensor) -> torch.Tensor:
         """One Langevin step x + epsilon s + sqrt(2 epsilon) z, with epsilon = 2 (snr |z| / |s|)^2."""
