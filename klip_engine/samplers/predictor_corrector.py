@@ -40,7 +40,8 @@ class PredictorCorrector:
     g = sigma sqrt(2 log(sigma_max / sigma_min)). Raises UsageError for options out of range.
 
     The predictor's projection stands for the likelihood score (x' - x) / d(sigma^2), d(sigma^2) what its step
-    covers. The last step is the published end: the prior's mean, projected fully onto the measurement itself.
+    covers, and the prior's mean is that of x'. Such a pull is mostly the fresh noise of y_t, as it is in the
+    published updates. The last step is the published end: the prior's mean, projected fully onto y itself.
 
     Known bias: the projection takes y for noiseless, so its noise stays in the sample, and the projected x_t are no
     draws of p(x_t | y): no posterior is sampled (Feng et al., "Score-Based Diffusion Models as Principled Priors

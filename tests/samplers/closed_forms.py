@@ -34,7 +34,7 @@ class SmoothPrior:
 
 
 class TiledPrior(GaussianPrior):
-    """A Gaussian prior that pretends to be tiled: at another offset its mean is another. Notes the offsets asked."""
+    """A Gaussian prior that pretends to be tiled: another offset, another mean. Notes the offsets asked for."""
 
     patch = 4
 

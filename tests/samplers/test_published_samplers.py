@@ -75,8 +75,8 @@ def test_the_operator_norm_is_its_largest_singular_value():
 
 @pytest.mark.parametrize("sampler", [DDPM(steps=12, zeta=0.4), DPS(12, 20.0, 0.05, zeta=0.4)])
 def test_dps_and_ddpm_are_algorithm_1_of_dps_in_variance_preserving_time(sampler):
-    """Chung et al. 2023, Algorithm 1, with x0 prediction: Ho et al. 2020, equation 7, minus zeta times a gradient."""
-    operator = GaussianBlur(SHAPE, kernel_size=5, sigma=1.0)
+    """Chung et al. 2023, Algorithm 1: Ho et al. 2020, equation 7, minus zeta times a gradient."""
+    operator = GaussianBlur(SHAPE, kernel_size=5, sigma=1.0)  # of norm 1, as the papers' operators
     measurement, prior, noise = _measured(operator), _prior(), _noise()
     steps = _run(sampler, prior, measurement, _noise())
     alpha_bars = [1 / (1 + sigma**2) for sigma in sampler.levels]
