@@ -538,7 +538,7 @@ def _facts(prior: str, settings: Any) -> dict[str, Any]:
         "prior": prior,
         "operator": settings.operator.name,
         "score": settings.score.name,
-        "evaluations_per_slice": sampling.steps * sampling.samples,
+        "evaluations_per_slice": sampling.evaluations,
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import UsageError
+from klip_engine.samplers import DDPM, PaDIS, PredictorCorrector, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
 
 
@@ -81,6 +82,14 @@ class SamplingSettings:
         _check(all(_number(value) for value in self.options.values()), "a sampler's options are numbers")
         if not (_number(self.sigma_min) and _number(self.sigma_max) and 0 < self.sigma_min < self.sigma_max):
             raise UsageError("sampling needs 0 < sigma_min < sigma_max")
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per slice, all samples together; raises UsageError for an unknown sampler."""
+        sampler = build_sampler(
+            self.sampler, self.options, steps=self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min
+        )
+        return sampler.evaluations * self.samples
 
 
 SCAN_SAMPLING = SamplingSettings(steps=20, sigma_max=3.0, sigma_min=0.006)
@@ -210,13 +219,60 @@ class DetectionSettings:
         return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 
+def _published(
+    name: str,
+    operator: OperatorSettings,
+    sampling: SamplingSettings,
+    block_mm: float,
+    kept_levels: list[float],
+) -> DetectionSettings:
+    """A preset with the published score: plain pulls between the kept steps 65 and 85 of 100.
+
+    Step k covers the noise levels from its own to that of step k + 1, so steps [65, 85) are sigma_85 to sigma_65.
+    """
+    window = ScoreTerm((kept_levels[85], kept_levels[65]), "plain")
+    return DetectionSettings(operator, sampling, ScoreSettings(name, (window,), (block_mm,)))
+
+
+_PUBLISHED_FIELD_MM = 384.0
+"""Side of the published CT images, taken to be what is usual of a body scan: blocks are converted with it."""
+
+_PC, _PADIS, _DDPM = PredictorCorrector(), PaDIS(), DDPM()
+
+PUBLISHED_PRESETS: dict[str, DetectionSettings] = {
+    "klip-pc": _published(
+        "klip-pc",
+        OperatorSettings("parallel", views=24),
+        SamplingSettings("pc", _PC.steps, 8, _PC.sigma_max, _PC.sigma_min, antithetic=False),
+        32 * _PUBLISHED_FIELD_MM / 512,
+        _PC.levels[:: _PC.keep],
+    ),
+    "klip-padis": _published(
+        "klip-padis",
+        OperatorSettings("parallel", views=24),
+        SamplingSettings("padis", _PADIS.steps, 5, _PADIS.sigma_max, _PADIS.sigma_min, antithetic=False),
+        2 * _PUBLISHED_FIELD_MM / 256,
+        _PADIS.levels,
+    ),
+    "klip-ddpm-deblur": _published(
+        "klip-ddpm-deblur",
+        OperatorSettings("blur"),
+        SamplingSettings("ddpm", _DDPM.steps, 8, _DDPM.levels[0], _DDPM.levels[-1], antithetic=False),
+        1 * _PUBLISHED_FIELD_MM / 256,
+        _DDPM.levels,
+    ),
+}
+"""The paper's own settings (docs/samplers.md): hundreds to thousands of network evaluations per sample. No null
+distribution of them comes with a prior; the first detection measures one, which takes as long as 64 slices."""
+
 PRESETS: dict[str, DetectionSettings] = {
     "default": DetectionSettings(),
     "fast": DetectionSettings(sampling=SamplingSettings(steps=8)),
     "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24), sampling=SCAN_SAMPLING),
+    **PUBLISHED_PRESETS,
 }
 """Settings by name: `default` looks at the image itself, `fast` takes half of the network evaluations,
-`sparse-24` is the paper's task, 24 parallel views."""
+`sparse-24` is the paper's task, 24 parallel views. The paper's own samplers are in `PUBLISHED_PRESETS`."""
 
 
 def all_scores(settings: DetectionSettings) -> list[ScoreSettings]:
@@ -250,6 +306,8 @@ def choose_settings(
     if operator is not None and operator != base.operator.name:
         suits = SamplingSettings() if operator == OperatorSettings.name else SCAN_SAMPLING
         base = replace(base, sampling=suits)
+    if sampler is not None and sampler != base.sampling.sampler:
+        base = replace(base, sampling=replace(base.sampling, options={}))
     return replace(
         base,
         operator=_given(base.operator, name=operator, views=views),

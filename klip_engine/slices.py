@@ -12,7 +12,7 @@ import torch
 
 from klip_engine.errors import Cancelled
 from klip_engine.measurement import SimulatedScanner, build_scanner
-from klip_engine.priors import Denoiser, PriorBundle, PriorMean
+from klip_engine.priors import Denoiser, PatchTiled, PriorBundle, PriorMean
 from klip_engine.samplers import ItemNoise, Sampler, Step, build_sampler
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
 from klip_engine.scoring.score_map import PlaceArray, Scales, block_maps, combine_blocks, local_places
@@ -44,7 +44,10 @@ class Watch:
 
 @dataclass
 class NetworkMeter:
-    """A denoiser that counts what it is asked: evaluations (one image, one noise level) and seconds."""
+    """A denoiser that counts what it is asked: evaluations (one image, one noise level) and seconds.
+
+    A sampler's backward passes through the network are not among the seconds.
+    """
 
     denoiser: Denoiser
     watch: Watch = field(default_factory=Watch)
@@ -55,17 +58,40 @@ class NetworkMeter:
         self.channels, self.image_shape = self.denoiser.channels, self.denoiser.image_shape
         self.sigma_min, self.sigma_max = self.denoiser.sigma_min, self.denoiser.sigma_max
         self.data_variance = self.denoiser.data_variance
+        if isinstance(self.denoiser, PatchTiled):  # only then is the meter itself a `PatchTiled`
+            self.patch, self.at_offset = self.denoiser.patch, self._at_offset
 
     def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
         """The denoiser's own answer, after asking whether to stop."""
+        return self.ask(self.denoiser, x, sigma)
+
+    def ask(self, denoiser: Denoiser, x: torch.Tensor, sigma: float) -> PriorMean:
+        """The same of a variant of the denoiser, counted here."""
         self.watch.check()
         _synchronise(x)
         start = time.perf_counter()
-        result = self.denoiser.denoise(x, sigma)
+        result = denoiser.denoise(x, sigma)
         _synchronise(x)
         self.seconds += time.perf_counter() - start
         self.evaluations += len(x)
         return result
+
+    def _at_offset(self, offset: tuple[int, int]) -> Denoiser:
+        assert isinstance(self.denoiser, PatchTiled)
+        return _MeteredVariant(self.denoiser.at_offset(offset), self)
+
+
+class _MeteredVariant:
+    """A variant of a metered denoiser (a patch grid of its own), on the same meter."""
+
+    def __init__(self, denoiser: Denoiser, meter: NetworkMeter) -> None:
+        self.channels, self.image_shape = denoiser.channels, denoiser.image_shape
+        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.data_variance = denoiser.data_variance
+        self._denoiser, self._meter = denoiser, meter
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
+        return self._meter.ask(self._denoiser, x, sigma)
 
 
 class StepObserver(Protocol):

@@ -74,6 +74,11 @@ class Sampler(Protocol):
         """The noise levels it will visit, from high to low."""
         ...
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        ...
+
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one `Step` per noise level for the whole batch."""
         ...
@@ -96,6 +101,7 @@ class ItemNoise:
         device: str,
         antithetic: bool = False,
     ) -> None:
+        self.seed = seed
         self._signs = torch.tensor([-1.0 if antithetic and sample % 2 else 1.0 for _, sample in items])
         group = 2 if antithetic else 1
         self._generators = [seeded_generator(seed, number, sample - sample % group) for number, sample in items]

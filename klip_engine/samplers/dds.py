@@ -39,6 +39,11 @@ class DDS:
         """The noise levels, from high to low."""
         return noise_levels(self.steps, self.sigma_max, self.sigma_min)
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per sample."""
+        return self.steps
+
     def __call__(self, denoiser: Denoiser, measurement: Measurement, noise: ItemNoise) -> Iterator[Step]:
         """Yield one step per noise level; see `Sampler`."""
         levels = self.levels

@@ -16,6 +16,12 @@ def noise_levels(steps: int, sigma_max: float, sigma_min: float) -> list[float]:
     return [sigma_max * math.exp(i * ratio) for i in range(steps)]
 
 
+def karras_levels(steps: int, sigma_max: float, sigma_min: float, rho: float) -> list[float]:
+    """`steps` noise levels from high to low, evenly spaced in sigma^(1 / rho) (Karras et al. 2022, equation 5)."""
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + step / max(1, steps - 1) * (low - high)) ** rho for step in range(steps)]
+
+
 def ancestral_step(
     x: torch.Tensor,
     mean: torch.Tensor,

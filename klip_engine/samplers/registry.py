@@ -8,9 +8,19 @@ from typing import Any
 
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Sampler
+from klip_engine.samplers.ddpm import DDPM
 from klip_engine.samplers.dds import DDS
+from klip_engine.samplers.dps import DPS
+from klip_engine.samplers.padis import PaDIS
+from klip_engine.samplers.predictor_corrector import PredictorCorrector
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {"dds": DDS}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "dds": DDS,
+    "dps": DPS,
+    "padis": PaDIS,
+    "pc": PredictorCorrector,
+    "ddpm": DDPM,
+}
 
 
 def build_sampler(name: str, options: Mapping[str, float] | None = None, **common: Any) -> Sampler:
@@ -27,4 +37,4 @@ def build_sampler(name: str, options: Mapping[str, float] | None = None, **commo
         raise UsageError(
             f"the sampler '{name}' has no option {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
         )
-    return SAMPLERS[name](**{key: value for key, value in common.items() if key in known}, **(options or {}))
+    return SAMPLERS[name](**{key: value for key, value in common.items() if key in known} | dict(options or {}))
