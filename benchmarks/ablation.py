@@ -115,7 +115,7 @@ def main() -> None:
             {f"... null from {DRAWN_SLICES} drawn slices": from_drawn} if score is default else {}
         )
         for label, used in nulls_of.items():
-            maps = score_map(density, scored.reconstruction, score, prior.grid.pixel_mm, used.scales)
+            maps = score_map(density, scored.reconstruction, score, prior.ct_grid.pixel_mm, used.scales)
             lines.append([label, *row(study, maps, used, kinds)])
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
     print(table)

@@ -56,7 +56,7 @@ def detect(
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
-        working = to_working_grid(loaded.volume, bundle.grid)
+        working = to_working_grid(loaded.volume, bundle.ct_grid)
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
@@ -133,7 +133,7 @@ def _score_map(
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    found = score_map(scored.density, scored.reconstruction, settings.score, bundle.grid.pixel_mm, null.scales)
+    found = score_map(scored.density, scored.reconstruction, settings.score, bundle.ct_grid.pixel_mm, null.scales)
     score = np.where(working.body, found, np.float32(0))
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")

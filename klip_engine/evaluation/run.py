@@ -139,7 +139,7 @@ def klip_maps(
     mean = step.posterior_mean.view(count, samples, height, width).mean(dim=1)
     maps = {}
     for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        maps[name] = score_map(density, mean.float().cpu(), scores[name], bundle.grid.pixel_mm, null.scales)
+        maps[name] = score_map(density, mean.float().cpu(), scores[name], bundle.ct_grid.pixel_mm, null.scales)
         if not np.isfinite(maps[name]).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
     return KlipMaps(maps, mean[:, None], measurement)
@@ -166,7 +166,7 @@ def run_study(
     """
     watch = watch or Watch()
     meter = NetworkMeter(bundle.on(device).denoiser, watch)
-    kept_reference = load_reference(bundle.folder, bundle.grid.shape)
+    kept_reference = load_reference(bundle.folder, bundle.ct_grid.shape)
     reference = reference or kept_reference
     if reference is not None:
         reference = reference.evenly(settings.reference_slices)
@@ -195,7 +195,7 @@ def run_study(
                         study.body[number],
                         study.lesion[number],
                         method.block,
-                        bundle.grid.pixel_mm,
+                        bundle.ct_grid.pixel_mm,
                     )
                 )
         watch.tell("evaluating slices", numbers.stop, len(study))
@@ -372,7 +372,7 @@ def _methods(
         Method(
             name,
             "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
-            min(settings.scored_by(name).score.blocks(bundle.grid.pixel_mm)),
+            min(settings.scored_by(name).score.blocks(bundle.ct_grid.pixel_mm)),
             {"from": nulls[name].source or "slices without anomaly"} | nulls[name].identity(),
         )
         for name in settings.scores
