@@ -257,7 +257,9 @@ PUBLISHED_PRESETS: dict[str, DetectionSettings] = {
     "klip-ddpm-deblur": _published(
         "klip-ddpm-deblur",
         OperatorSettings("blur"),
-        SamplingSettings("ddpm", _DDPM.steps, 8, _DDPM.levels[0], _DDPM.levels[-1], antithetic=False),
+        SamplingSettings(
+            "ddpm", _DDPM.steps, 8, _DDPM.levels[0], _DDPM.levels[-1], antithetic=False, options={"zeta": 3.0}
+        ),
         1 * _PUBLISHED_FIELD_MM / 256,
         _DDPM.levels,
     ),

@@ -30,7 +30,7 @@ def _sampler(preset: str):
 def test_they_hold_the_published_settings():
     assert _sampler("klip-pc") == PredictorCorrector(1000, 128.0, 0.01, snr=0.246, coefficient=0.841, keep=10)
     assert _sampler("klip-padis") == PaDIS(100, 10.0, 0.003, rho=7.0, langevin_steps=10, zeta=0.3)
-    assert _sampler("klip-ddpm-deblur") == DDPM(steps=100, train_steps=1000, beta_min=1e-4, beta_max=0.02)
+    assert _sampler("klip-ddpm-deblur") == DDPM(steps=100, train_steps=1000, beta_min=1e-4, beta_max=0.02, zeta=3.0)
     samples = {name: preset.sampling.samples for name, preset in PUBLISHED_PRESETS.items()}
     assert samples == {"klip-pc": 8, "klip-padis": 5, "klip-ddpm-deblur": 8}
     evaluations = {name: preset.sampling.evaluations for name, preset in PUBLISHED_PRESETS.items()}
