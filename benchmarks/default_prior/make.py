@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from klip_engine.settings import PRESETS
-
+CALIBRATED = ("default", "fast", "sparse-24")
+"""Presets whose null distributions the default prior brings along."""
 VALIDATION = ("LIDC-IDRI-0314", "C3N-00249")
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     ]  # fmt: skip
     code = subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode
     reference = ["--healthy", str(train), "--per-scan", "4"]
-    for preset in PRESETS if code == 0 else ():
+    for preset in CALIBRATED if code == 0 else ():
         calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset]
         code = code or subprocess.run(calibrate + reference, check=False).returncode
         reference = []
