@@ -79,7 +79,8 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
     sampling = settings.sampling
     predicted = sampling.predicted_variance
-    return build_scanner(settings.operator, prior.grid.shape, prior.grid.pixel_mm, settings.seed), build_sampler(
+    grid = prior.ct_grid
+    return build_scanner(settings.operator, grid.shape, grid.pixel_mm, settings.seed), build_sampler(
         sampling.sampler,
         sampling.options,
         steps=sampling.steps,
