@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from klip_engine.errors import Cancelled
@@ -68,8 +67,8 @@ class NetworkMeter:
 
 @dataclass(frozen=True)
 class ScoredSlices:
-    """density: KLIP per pixel and term [n, terms, h, w]; reconstruction: posterior mean [n, h, w], HU / 1000;
-    both on the CPU."""
+    """density: KLIP per pixel and term [n, terms, h, w]; reconstruction: posterior mean [n, channels, h, w], values
+    in [-1, 1] (CT: HU / 1000); both on the CPU."""
 
     density: torch.Tensor
     reconstruction: torch.Tensor
@@ -79,8 +78,10 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
     sampling = settings.sampling
     predicted = sampling.predicted_variance
-    grid = prior.ct_grid
-    return build_scanner(settings.operator, grid.shape, grid.pixel_mm, settings.seed), build_sampler(
+    scanner = build_scanner(
+        settings.operator, prior.denoiser.image_shape, prior.pixel_size, settings.seed, prior.denoiser.channels
+    )
+    return scanner, build_sampler(
         sampling.sampler,
         sampling.options,
         steps=sampling.steps,
@@ -90,8 +91,8 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     )
 
 
-def score_hu(
-    hu: FloatArray,
+def score_images(
+    images: FloatArray,
     prior: PriorBundle,
     settings: DetectionSettings,
     device: str,
@@ -99,13 +100,13 @@ def score_hu(
     stage: str,
     scores: Sequence[ScoreSettings] | None = None,
 ) -> ScoredSlices:
-    """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say.
+    """Measure, reconstruct and score images [n, channels, h, w] of the prior's size as the settings say.
 
     scores: several at once instead of the settings' own; their terms follow one another.
     """
     scanner, sampler = scanner_and_sampler(prior, settings)
     return score_slices(
-        torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32, copy=False))[:, None],
+        torch.from_numpy(images),
         scanner,
         meter,
         sampler,
@@ -135,15 +136,15 @@ def score_slices(
     device: str,
     stage: str = "reconstructing",
 ) -> ScoredSlices:
-    """Measure, reconstruct and score images [n, 1, h, w], x = HU / 1000.
+    """Measure, reconstruct and score images [n, channels, h, w] with values in [-1, 1] (CT: HU / 1000).
 
     A slice's random numbers depend on the seed and its number alone: its place in `images`, counted from
     `first_number`. Memory beyond the result is
     that of one batch, whatever the number of steps and samples.
     """
-    count, _, height, width = images.shape
-    density = torch.empty(count, len(terms), height, width)
-    reconstruction = torch.empty(count, height, width)
+    count, *image_shape = images.shape
+    density = torch.empty(count, len(terms), *image_shape[1:])
+    reconstruction = torch.empty(images.shape)
     levels = sampler.levels
     total = count * samples * len(levels)
     done = 0
@@ -153,14 +154,14 @@ def score_slices(
         numbers = range(first_number + first, first_number + first + len(batch))
         measured = scanner.measure(batch, numbers).repeated(samples)
         items = [(n, s) for n in numbers for s in range(samples)]
-        noise = ItemNoise(seed, items, (1, height, width), device, antithetic)
+        noise = ItemNoise(seed, items, tuple(image_shape), device, antithetic)
         accumulator = KlipAccumulator(terms, levels, len(numbers), samples)
         for step in sampler(meter, measured, noise):
             accumulator.add(step)
             done += len(noise)
             meter.watch.tell(stage, done, total)
         density[places] = accumulator.density().cpu()
-        sample_mean = step.posterior_mean.view(len(numbers), samples, height, width).mean(dim=1)
+        sample_mean = step.posterior_mean.view(len(numbers), samples, *image_shape).mean(dim=1)
         reconstruction[places] = sample_mean.cpu()
     return ScoredSlices(density, reconstruction)
 

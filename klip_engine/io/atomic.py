@@ -29,7 +29,9 @@ _OWN_NAMES = {
     "findings.csv",
     "klip.nrrd",
     "reconstruction.nrrd",
+    "reconstruction.png",
     "regions.nrrd",
+    "regions.png",
     "report.html",
     "dicom",
 }

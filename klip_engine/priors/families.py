@@ -9,6 +9,7 @@ from typing import Any
 from klip_engine.errors import PriorError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.gaussian import SpectralGaussian
 
 DEFAULT_FAMILY = "edm"
 """Of bundles that name none: they are older than families."""
@@ -27,6 +28,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "edm": Family(EDMDenoiser.from_config, EDMDenoiser.config),
+    "gaussian": Family(SpectralGaussian.from_config, SpectralGaussian.config),
 }
 
 

@@ -1,4 +1,4 @@
-"""The inverse problems: what each preset measures, and that the prior reconstructs it better than its pseudo-inverse."""
+"""The inverse problems: what each preset measures, and that a prior beats the pseudo-inverse."""
 
 from __future__ import annotations
 
