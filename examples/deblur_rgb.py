@@ -2,10 +2,10 @@
 
     python examples/deblur_rgb.py [--slices 4] [-o deblur_rgb.png] [--bundle FOLDER]
 
-The pictures are the demo CT in false colours (red: lung window, green: soft tissue, blue: bone). The engine brings
-no prior of photographs along; this one is fitted in closed form to the slices that are not restored. They are of the
-same patient, so it knows more of these pictures than a prior of other people's would. With --bundle it is kept, with
-one picture, for `klip-engine detect`.
+The pictures are the demo CT in false colours (red: lung window, green: soft tissue, blue: bone). The engine
+brings no prior of photographs along; this one is fitted in closed form to the slices that are not restored. They
+are of the same patient, so it knows more of these pictures than a prior of other people's would. With --bundle it
+is kept, with one picture, for `klip-engine detect`.
 """
 
 from __future__ import annotations
