@@ -27,8 +27,8 @@ from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_block
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.settings import SCORES, ScoreSettings, choose_settings
-from klip_engine.slices import NetworkMeter, Watch, score_hu, score_map
-from klip_engine.volume import FloatArray
+from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
+from klip_engine.volume import FloatArray, images_of_hu
 
 DRAWN_SLICES = 64
 WINDOW: Window = (0.2, 0.8)
@@ -106,7 +106,7 @@ def main() -> None:
     drawn = drawn_slices(prior, DRAWN_SLICES, settings, "cpu", meter)
     default = SCORES["klip-multiscale"]
     from_drawn = calibrate_scores(prior, settings, [default], "cpu", healthy=drawn, watch=watch)[0]
-    scored = score_hu(study.hu, prior, settings, "cpu", meter, "scoring", list(scores.values()))
+    scored = score_images(images_of_hu(study.hu), prior, settings, "cpu", meter, "scoring", list(scores.values()))
     reporter.close()
     densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
     lines = [["", *(f"{kind}, image / dataset" for kind in kinds), "false alarms asked for 0.1, 0.2"]]
@@ -115,7 +115,7 @@ def main() -> None:
             {f"... null from {DRAWN_SLICES} drawn slices": from_drawn} if score is default else {}
         )
         for label, used in nulls_of.items():
-            maps = score_map(density, scored.reconstruction, score, prior.ct_grid.pixel_mm, used.scales)
+            maps = score_map(density, scored.reconstruction, score, prior, used.scales)
             lines.append([label, *row(study, maps, used, kinds)])
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
     print(table)

@@ -32,8 +32,8 @@ from klip_engine.scoring.metrics import auroc, image_level_auroc, touched_blocks
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.published import RunningScore
 from klip_engine.settings import SCORES, DetectionSettings, choose_settings, plain_data
-from klip_engine.slices import NetworkMeter, score_hu, score_map
-from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.slices import NetworkMeter, score_images, score_map
+from klip_engine.volume import BoolArray, FloatArray, images_of_hu
 
 KINDS = ("star", "tumor")
 IMAGE_WINDOW, DATASET_WINDOW, ALL_STEPS = (65, 85), (35, 40), (0, 100)
@@ -132,10 +132,9 @@ def our_maps(
 ) -> dict[str, FloatArray]:
     """Our default score, and the plain divergence from the same samples."""
     scores = [settings.score, SCORES["kl"]]
-    scored = score_hu(hu, prior, settings, "cpu", meter, "scoring", scores)
+    scored = score_images(images_of_hu(hu), prior, settings, "cpu", meter, "scoring", scores)
     terms = len(settings.score.terms)
-    pixel_mm = prior.ct_grid.pixel_mm
-    best = score_map(scored.density[:, :terms], scored.reconstruction, settings.score, pixel_mm, null.scales)
+    best = score_map(scored.density[:, :terms], scored.reconstruction, settings.score, prior, null.scales)
     plain = scored.density[:, terms].numpy()
     return {"kl": plain[0], "image": best[0], "dataset": best[0]}
 
@@ -148,7 +147,7 @@ def published_maps(
     assert setup.klip_dataset is not None
     recipes = {"kl": Recipe(ALL_STEPS, 1), "image": setup.klip_image, "dataset": setup.klip_dataset}
     observer = PublishedMaps(recipes, 1, settings.sampling.samples)
-    score_hu(hu, prior, settings, "cpu", meter, "scoring", observer=observer)
+    score_images(images_of_hu(hu), prior, settings, "cpu", meter, "scoring", observer=observer)
     return {name: score.maps()[0] for name, score in observer.scores.items()}
 
 

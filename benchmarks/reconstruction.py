@@ -40,7 +40,7 @@ def main() -> None:
     prior = load_prior(arguments.prior)
     print("| case | slices | FBP (HU) | DDS (HU) | ratio |\n|---|---|---|---|---|")
     for name, (file, (first, last)) in CASES.items():
-        working = to_working_grid(read_ct(arguments.ct / file).volume, prior.grid)
+        working = to_working_grid(read_ct(arguments.ct / file).volume, prior.ct_grid)
         pick = np.linspace(first, last, arguments.slices).round().astype(int)
         truth, body = working.hu[pick].clip(-1000, 1000), working.body[pick]
         images = torch.from_numpy(truth / 1000)[:, None]
@@ -52,7 +52,7 @@ def main() -> None:
             images, scanner, NetworkMeter(prior.denoiser), sampler, [ScoreTerm()],
             samples=4, seed=0, batch_slices=4, device="cpu",
         )  # fmt: skip
-        errors = [rmse(image, truth, body) for image in (fbp, 1000 * scored.reconstruction.numpy())]
+        errors = [rmse(image, truth, body) for image in (fbp, 1000 * scored.reconstruction[:, 0].numpy())]
         cells = [f"{np.median(e):.1f} [{e.min():.1f}, {e.max():.1f}]" for e in errors]
         ratio = np.median(errors[1] / errors[0])
         print(f"| {name} | {len(pick)} | {cells[0]} | {cells[1]} | {ratio:.3f} |", flush=True)

@@ -18,8 +18,17 @@ from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings, ScoreSettings
-from klip_engine.slices import NetworkMeter, Watch, places, score_hu
-from klip_engine.volume import AIR_HU, FloatArray, WorkingGrid, body_mask, to_working_grid
+from klip_engine.slices import NetworkMeter, Watch, places, score_images
+from klip_engine.volume import (
+    AIR_HU,
+    BoolArray,
+    FloatArray,
+    WorkingGrid,
+    WorkingVolume,
+    body_mask,
+    images_of_hu,
+    to_working_grid,
+)
 
 DRAW_STEPS = 60
 DRAWN_SLICES = 256
@@ -62,24 +71,23 @@ def calibrate_scores(
     with resource_errors():
         meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
         settings = replace(settings, seed=_NULL_SEED)
-        healthy = healthy or load_reference(prior.folder, prior.ct_grid.shape)
-        if healthy is None:
-            healthy = drawn_slices(prior, count or DRAWN_SLICES, settings, device, meter)
-            source, key = f"{len(healthy)} slices drawn from the prior", DRAWN
+        healthy = healthy or _kept_reference(prior)
+        if healthy is not None:
+            key, healthy = healthy.digest(), healthy.evenly(count or len(healthy))
+            images, body, source = images_of_hu(healthy.hu), healthy.body, healthy.describe()
         else:
-            key = healthy.digest()
-            healthy = healthy.evenly(count or len(healthy))
-            source = healthy.describe()
-        scored = score_hu(healthy.hu, prior, settings, device, meter, "calibrating", scores)
+            images, body = _drawn(prior, count or DRAWN_SLICES, settings, device, meter)
+            source, key = f"{len(images)} slices drawn from the prior", DRAWN
+        scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         nulls = []
         densities = scored.density.split([len(score.terms) for score in scores], dim=1)
         for score, density in zip(scores, densities, strict=True):
-            blocks = score.blocks(prior.ct_grid.pixel_mm)
+            blocks = score.blocks(prior.pixel_size)
             maps = block_maps(density, blocks)
             quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
-            there = places(scored.reconstruction, score, prior.ct_grid.pixel_mm)
-            scales = block_scales(maps, healthy.body, quantiles, there)
-            maxima = slice_maxima(combine_blocks(maps, scales, there), healthy.body)
+            there = places(scored.reconstruction, score, prior)
+            scales = block_scales(maps, body, quantiles, there)
+            maxima = slice_maxima(combine_blocks(maps, scales, there), body)
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls
@@ -114,7 +122,7 @@ def healthy_reference(
 def drawn_slices(
     prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
 ) -> ReferenceSlices:
-    """Slices drawn from the prior, without what lies outside their body."""
+    """Slices drawn from a prior of CT, without what lies outside their body."""
     hu = draw_slices(prior, count, settings, device, meter)
     body = np.concatenate([body_mask(one[None], prior.ct_grid.pixel_mm) for one in hu])
     hu[~body] = AIR_HU
@@ -124,22 +132,45 @@ def drawn_slices(
 def draw_slices(
     prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
 ) -> FloatArray:
-    """Slices drawn from the prior, [count, h, w] in HU."""
+    """Slices drawn from a prior of CT, [count, h, w] in HU."""
+    return WorkingVolume.values_of(draw_images(prior, count, settings, device, meter))
+
+
+def draw_images(
+    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
+) -> FloatArray:
+    """Images drawn from the prior, [count, channels, h, w] in [-1, 1]."""
     batch = settings.batch_slices * settings.sampling.samples
-    drawn = np.empty((count, *prior.ct_grid.shape), dtype=np.float32)
+    shape = (prior.denoiser.channels, *prior.denoiser.image_shape)
+    drawn = np.empty((count, *shape), dtype=np.float32)
     for first in range(0, count, batch):
         items = [(number, 0) for number in range(first, min(first + batch, count))]
-        noise = ItemNoise(settings.seed + _DRAW_SEED, items, (1, *prior.ct_grid.shape), device)
-        images = sample_prior(meter, noise, DRAW_STEPS).clamp(-1, 1).cpu()
-        drawn[first : first + len(items)] = 1000 * images[:, 0].numpy()
+        noise = ItemNoise(settings.seed + _DRAW_SEED, items, shape, device)
+        drawn[first : first + len(items)] = sample_prior(meter, noise, DRAW_STEPS).clamp(-1, 1).cpu().numpy()
         meter.watch.tell("drawing healthy slices", first + len(items), count)
     return drawn
 
 
 def healthy_key(prior: PriorBundle) -> str:
     """Which healthy slices null distributions of this prior are measured on: a digest, or `DRAWN`."""
-    kept = load_reference(prior.folder, prior.ct_grid.shape)
+    kept = _kept_reference(prior)
     return DRAWN if kept is None else kept.digest()
+
+
+def _kept_reference(prior: PriorBundle) -> ReferenceSlices | None:
+    """The healthy slices beside a prior; those of photographs have none."""
+    return None if prior.grid is None else load_reference(prior.folder, prior.grid.shape)
+
+
+def _drawn(
+    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
+) -> tuple[FloatArray, BoolArray]:
+    """Drawn images [count, channels, h, w] and where to look at them, [count, h, w]: a photograph is all body."""
+    if prior.grid is None:
+        images = draw_images(prior, count, settings, device, meter)
+        return images, np.ones((count, *images.shape[-2:]), dtype=bool)
+    slices = drawn_slices(prior, count, settings, device, meter)
+    return images_of_hu(slices.hu), slices.body
 
 
 def keep_reference(prior: PriorBundle, slices: ReferenceSlices) -> None:

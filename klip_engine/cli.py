@@ -28,7 +28,12 @@ Prior = Annotated[str, typer.Option(help="A built-in prior or a bundle folder.")
 Progress = Annotated[ProgressStyle, typer.Option(help="Progress for people, for programs, or none.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto, or as in --settings.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers; default: 0.", min=0)]
-Preset = Annotated[str, typer.Option(help="Settings to start from: default, fast or sparse-24.")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Settings to start from: default, fast, sparse-24, fan-24, limited-angle, low-dose, deblur or denoise."
+    ),
+]
 SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="Settings from a file instead of a preset: of `tune`, or a findings.json."),
@@ -46,7 +51,7 @@ BatchSlices = Annotated[int | None, typer.Option(help="Slices computed together.
 
 @app.command()
 def detect(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or DICOM folder.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or folder, or picture.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
     preset: Preset = "default",
@@ -70,11 +75,12 @@ def detect(
     ] = False,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
-    """Find suspicious regions in a CT and write reconstruction, score, regions, table and report."""
+    """Find suspicious regions in a CT or photograph; write reconstruction, score, regions, table and report."""
 
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
-        from klip_engine.io import check_replaceable, read_ct, scratch_folder, write_results
-        from klip_engine.pipeline import detect
+        from klip_engine.io import check_replaceable, scratch_folder, write_results
+        from klip_engine.pipeline import detect, read_input
+        from klip_engine.priors import load_prior
         from klip_engine.settings import choose_settings
 
         settings = choose_settings(
@@ -92,11 +98,12 @@ def detect(
             batch_slices=batch_slices,
         )
         check_replaceable(out)
-        loaded = read_ct(Path(source), series=series)
-        reporter.start(**_facts(prior, settings), slices=loaded.volume.geometry.size[2])
+        bundle = load_prior(prior)
+        loaded = read_input(Path(source), bundle, series=series)
+        reporter.start(**_facts(prior, settings), slices=loaded.description["slices"])
         watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
         with scratch_folder(out) if save_updates else nullcontext() as scratch:
-            detection = detect(loaded, prior, settings, **watch, save_updates=scratch)
+            detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
             _stop_if(cancelled)
             write_results(detection, out, extras=[_keep_updates(scratch)] if scratch else [])
         reporter.done(_summary(detection, out), **_done_facts(detection, out))
@@ -577,14 +584,9 @@ def _score_summary(scores: Any, out: Path) -> str:
 def _summary(detection: Any, out: Path) -> str:
     from klip_engine.detection import NOTICE
 
-    lines = [f"{len(detection.findings)} suspicious regions in {len(detection.slices)} slices."]
-    for finding in detection.findings[:5]:
-        x, y, z = finding.centroid_lps_mm
-        first, last = finding.slice_range
-        lines.append(
-            f"  {finding.label}: score {finding.score:.3g} (p {finding.p_value:.3g}), {finding.volume_ml:.1f} ml, "
-            f"slices {first}-{last}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
-        )
+    where = "the photograph" if _of_photograph(detection) else f"{len(detection.slices)} slices"
+    lines = [f"{len(detection.findings)} suspicious regions in {where}."]
+    lines += [_finding_line(finding, detection) for finding in detection.findings[:5]]
     if len(detection.findings) > 5:
         lines.append(f"  and {len(detection.findings) - 5} weaker ones")
     lines += [f"Notice: {notice}" for notice in detection.notices]
@@ -595,3 +597,18 @@ def _summary(detection: Any, out: Path) -> str:
     )
     lines.append(NOTICE)
     return "\n".join(lines)
+
+
+def _of_photograph(detection: Any) -> bool:
+    from klip_engine.detection import PhotographDetection
+
+    return isinstance(detection, PhotographDetection)
+
+
+def _finding_line(finding: Any, detection: Any) -> str:
+    x, y, z = finding.centroid_lps_mm
+    first, last = finding.slice_range
+    words = f"  {finding.label}: score {finding.score:.3g} (p {finding.p_value:.3g}), "
+    if _of_photograph(detection):
+        return words + f"{1000 * finding.volume_ml:.0f} pixels around column {x:.0f}, row {y:.0f}"
+    return words + f"{finding.volume_ml:.1f} ml, slices {first}-{last}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"

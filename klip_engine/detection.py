@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klip_engine.photograph import Photograph
 from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
 
 NOTICE = (
@@ -39,7 +40,7 @@ class Finding:
 
     label: its value in the label map, 1 is the strongest; score: its highest score; p_value: the share of null
     slices whose maximum is at least that; centroid_lps_mm: score-weighted centre; slice_range: first and last
-    index as in `SliceScore`.
+    index as in `SliceScore`. Of a photograph the centre is (column, row, 0) in pixels, and a ml a thousand pixels.
     """
 
     label: int
@@ -55,7 +56,8 @@ class WorkingResult:
     """Everything the method saw and produced, on the axial working grid [slice, y, x].
 
     measured: what was measured, in HU; reconstruction: posterior mean in HU; score: KLIP score, unitless;
-    regions: label map uint16, 0 = nothing; body: the patient.
+    regions: label map uint16, 0 = nothing; body: the patient. Of a photograph, measured and reconstruction are
+    values from 0 to 255 [1, y, x, channels].
     """
 
     measured: FloatArray
@@ -77,7 +79,7 @@ class Detection:
 
     working: WorkingResult
     geometry: Geometry
-    source: CTVolume | None
+    source: CTVolume | Photograph | None
     slices: tuple[SliceScore, ...]
     findings: tuple[Finding, ...]
     threshold: float
@@ -88,7 +90,7 @@ class Detection:
     notices: tuple[str, ...] = field(default_factory=tuple)
 
     @cached_property
-    def reconstruction(self) -> npt.NDArray[np.int16]:
+    def reconstruction(self) -> npt.NDArray[Any]:
         """Posterior mean in HU, int16 [z, y, x] on `geometry`; air outside the working grid."""
         rounded = np.rint(self.working.reconstruction.clip(-32768, 32767)).astype(np.int16)
         return from_working_grid(rounded, self.working.geometry, self.geometry, outside=AIR_HU)
@@ -102,3 +104,23 @@ class Detection:
     def regions(self) -> npt.NDArray[np.uint16]:
         """Label map of the findings, uint16 [z, y, x] on `geometry`; 0 = nothing."""
         return from_working_grid(self.working.regions, self.working.geometry, self.geometry, nearest=True)
+
+
+@dataclass(frozen=True)
+class PhotographDetection(Detection):
+    """The same for a photograph: everything already lies on the grid of the input."""
+
+    @cached_property
+    def reconstruction(self) -> npt.NDArray[Any]:
+        """Posterior mean, uint8 [height, width, channels]."""
+        return np.rint(self.working.reconstruction[0].clip(0, 255)).astype(np.uint8)
+
+    @cached_property
+    def score(self) -> FloatArray:
+        """KLIP score, float32 [1, height, width]."""
+        return self.working.score
+
+    @cached_property
+    def regions(self) -> npt.NDArray[np.uint16]:
+        """Label map of the findings, uint16 [1, height, width]; 0 = nothing."""
+        return self.working.regions

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from klip_engine.errors import UsageError
-from klip_engine.operators import LinearOperator, TransmissionNoise, build_operator, noise_preset
+from klip_engine.operators import (
+    GaussianNoise,
+    LinearOperator,
+    TransmissionNoise,
+    build_operator,
+    noise_preset,
+)
 from klip_engine.samplers import Measurement, seeded_generator
 from klip_engine.settings import OperatorSettings
-from klip_engine.volume import WorkingGrid
 
 _IDEAL_SCAN_SIGMA_MM = 0.2
 """Standard deviation the data term assumes for an ideal scan, in mm of water. Chosen on four slices of unseen
@@ -20,39 +25,57 @@ patients from 24 views: 0.5 and more leave more error, less than 0.1 lets conjug
 
 @dataclass(frozen=True)
 class SimulatedScanner:
-    """Measures slices with an operator; the same slice number and seed always give the same noise."""
+    """Measures slices with an operator; the same slice number and seed always give the same noise.
+
+    variance: what the data term assumes of measurements without a dose; noise: added to those, if anything.
+    """
 
     operator: LinearOperator
     variance: float
     dose: TransmissionNoise | None
     seed: int
+    noise: GaussianNoise | None = None
 
     def measure(self, images: torch.Tensor, slices: Sequence[int]) -> Measurement:
-        """Measure images [batch, 1, h, w], x = HU / 1000; `slices` are their numbers."""
+        """Measure images [batch, channels, h, w] with values in [-1, 1]; `slices` are their numbers."""
         if self.dose is None:
-            return Measurement(self.operator, self.operator.forward(images), self.variance)
+            data = self.operator.forward(images)
+            if self.noise is not None:
+                data = self.noise.apply(data, self._generators(slices)).measurement
+            return Measurement(self.operator, data, self.variance)
         mu_water = self.dose.mu_water_per_mm
         ideal = mu_water * self.operator.forward((images + 1).clamp(min=0))
-        noisy = self.dose.apply(ideal, [seeded_generator("measurement", self.seed, number) for number in slices])
+        noisy = self.dose.apply(ideal, self._generators(slices))
         water = self.operator.forward(torch.ones_like(images[:1]))
         return Measurement(self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2))
 
+    def _generators(self, slices: Sequence[int]) -> list[torch.Generator]:
+        return [seeded_generator("measurement", self.seed, number) for number in slices]
 
-def build_scanner(settings: OperatorSettings, grid: WorkingGrid, seed: int) -> SimulatedScanner:
-    """The scanner the settings describe; raises UsageError where they do not fit together."""
+
+def build_scanner(
+    settings: OperatorSettings, image_shape: tuple[int, int], pixel_mm: float, seed: int, channels: int = 1
+) -> SimulatedScanner:
+    """The scanner the settings describe, for images of (height, width); raises UsageError where they do not fit."""
+    blur = settings.blur(image_shape)
     if settings.sees_images:
         if settings.views is not None or settings.dose is not None:
             raise UsageError(f"the operator '{settings.name}' has no views and no dose")
         variance, dose = (settings.noise_hu / 1000) ** 2, None
     else:
+        if settings.add_noise or blur:
+            raise UsageError(f"the operator '{settings.name}' has no blur, and its noise is set by its dose")
         variance = _IDEAL_SCAN_SIGMA_MM**2
         dose = None if settings.dose is None else noise_preset(settings.dose)
     operator = build_operator(
         settings.name,
-        grid.shape,
-        grid.pixel_mm,
+        image_shape,
+        pixel_mm,
+        channels=channels,
         views=settings.views,
         arc_deg=settings.arc_deg,
         start_deg=settings.start_deg,
+        **blur,
     )
-    return SimulatedScanner(operator, variance, dose, seed)
+    noise = GaussianNoise(settings.noise_hu / 1000) if settings.add_noise else None
+    return SimulatedScanner(operator, variance, dose, seed, noise)

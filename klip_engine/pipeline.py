@@ -1,4 +1,4 @@
-"""The whole task in one call: a CT goes in, suspicious regions come out."""
+"""The whole task in one call: a CT or a photograph goes in, suspicious regions come out."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import numpy as np
 import torch
 
 from klip_engine.calibration import calibrate, known_null, user_cache
-from klip_engine.detection import Detection, Finding, SliceScore, WorkingResult
-from klip_engine.errors import KlipError, ResourceError, UsageError, resource_errors
-from klip_engine.io import LoadedCT, read_ct
+from klip_engine.detection import Detection, Finding, PhotographDetection, SliceScore, WorkingResult
+from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
+from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
+from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
 from klip_engine.settings import DetectionSettings, choose_settings
-from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_hu, score_map
+from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_images, score_map
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
 
 
 def detect(
-    source: str | Path | CTVolume | LoadedCT,
+    source: str | Path | CTVolume | Photograph | LoadedCT | LoadedPhotograph,
     prior: str | Path | PriorBundle = "default",
     settings: DetectionSettings | None = None,
     *,
@@ -37,9 +38,9 @@ def detect(
     save_updates: str | Path | None = None,
     **choices: Any,
 ) -> Detection:
-    """Find what does not belong in a CT.
+    """Find what does not belong in a CT, or with a prior of photographs in a photograph.
 
-    source: a volume file, DICOM file or folder, a `CTVolume`, or what `read_ct` returned; prior: a built-in
+    source: a file or DICOM folder, a `CTVolume`, a `Photograph`, or what `read_input` returned; prior: a built-in
     name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
     `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
@@ -52,11 +53,11 @@ def detect(
     settings = _settings(settings, choices)
     watch = Watch(progress, cancelled)
     with resource_errors():
-        loaded = _load(source)
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
-        working = to_working_grid(loaded.volume, bundle.ct_grid)
+        loaded = _load(source, bundle)
+        working = _on_the_priors_grid(loaded, bundle)
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
@@ -65,22 +66,24 @@ def detect(
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
         meter = NetworkMeter(bundle.denoiser, watch)
-        scored = score_hu(working.hu, bundle, settings, device, meter, "reconstructing", observer=recorder)
+        scored = score_images(working.images, bundle, settings, device, meter, "reconstructing", observer=recorder)
         score = _score_map(scored, working, bundle, settings, null)
         threshold = null.threshold(settings.false_alarms)
         labels, regions = find_regions(score, working.body, threshold)
     slices = _slice_scores(working, slice_maxima(score, working.body), null)
-    return Detection(
+    kind = Detection if isinstance(loaded, LoadedCT) else PhotographDetection
+    source_image = loaded.volume if isinstance(loaded, LoadedCT) else loaded.photograph
+    return kind(
         working=WorkingResult(
-            measured=working.hu,
-            reconstruction=1000 * scored.reconstruction.numpy(),
+            measured=working.measured,
+            reconstruction=working.values_of(scored.reconstruction.numpy()),
             score=score,
             regions=labels,
             body=working.body,
             geometry=working.geometry,
         ),
-        geometry=loaded.volume.geometry,
-        source=loaded.volume,
+        geometry=source_image.geometry,
+        source=source_image,
         slices=slices,
         findings=tuple(_finding(region, working, null) for region in regions),
         threshold=threshold,
@@ -107,13 +110,52 @@ def pick_device(name: str) -> str:
     raise ResourceError(f"the device '{name}' is not available here; use auto or cpu")
 
 
-def _load(source: str | Path | CTVolume | LoadedCT) -> LoadedCT:
-    if isinstance(source, LoadedCT):
+def read_input(path: Path, prior: PriorBundle, *, series: str | None = None) -> LoadedCT | LoadedPhotograph:
+    """Read what a prior is of: a CT as `read_ct` does, or a photograph as `read_photograph` does.
+
+    Raises InputError as these do; UsageError for a `series` of a photograph.
+    """
+    if prior.grid is not None:
+        return read_ct(path, series=series)
+    if series is not None:
+        raise UsageError(f"the prior '{prior.name}' is of photographs, which have no series: leave the series out")
+    return read_photograph(path)
+
+
+def _load(
+    source: str | Path | CTVolume | Photograph | LoadedCT | LoadedPhotograph, prior: PriorBundle
+) -> LoadedCT | LoadedPhotograph:
+    if isinstance(source, (LoadedCT, LoadedPhotograph)):
         return source
+    if isinstance(source, Photograph):
+        height, width, channels = source.pixels.shape
+        return LoadedPhotograph(source, {"format": "array", "size": (width, height), "channels": channels})
     if isinstance(source, CTVolume):
         geometry = source.geometry
         return LoadedCT(source, {"format": "array", "size": geometry.size, "spacing_mm": geometry.spacing})
-    return read_ct(Path(source))
+    return read_input(Path(source), prior)
+
+
+def _on_the_priors_grid(
+    loaded: LoadedCT | LoadedPhotograph, prior: PriorBundle
+) -> WorkingVolume | WorkingPhotograph:
+    """What was read, as the prior can look at it; raises InputError for a CT with a prior of photographs and the
+    other way round."""
+    if isinstance(loaded, LoadedCT):
+        if prior.grid is None:
+            raise InputError(
+                f"this is a CT, but the prior '{prior.name}' is of photographs; "
+                "name a prior of CT or give a picture"
+            )
+        return to_working_grid(loaded.volume, prior.grid)
+    name = str(loaded.description.get("file", "the photograph"))
+    if prior.grid is not None:
+        raise InputError(
+            f"{name} is a photograph, but the prior '{prior.name}' is of CT; "
+            "name a prior of photographs or give a CT"
+        )
+    denoiser = prior.denoiser
+    return fit_prior(loaded.photograph, name, denoiser.image_shape, denoiser.channels, prior.name)
 
 
 def _settings(settings: DetectionSettings | None, choices: dict[str, Any]) -> DetectionSettings:
@@ -127,13 +169,13 @@ def _settings(settings: DetectionSettings | None, choices: dict[str, Any]) -> De
 
 def _score_map(
     scored: ScoredSlices,
-    working: WorkingVolume,
+    working: WorkingVolume | WorkingPhotograph,
     bundle: PriorBundle,
     settings: DetectionSettings,
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    found = score_map(scored.density, scored.reconstruction, settings.score, bundle.ct_grid.pixel_mm, null.scales)
+    found = score_map(scored.density, scored.reconstruction, settings.score, bundle, null.scales)
     score = np.where(working.body, found, np.float32(0))
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
@@ -169,7 +211,9 @@ def _keep(null: NullDistribution) -> str:
     return " and kept"
 
 
-def _slice_scores(working: WorkingVolume, maxima: np.ndarray, null: NullDistribution) -> tuple[SliceScore, ...]:
+def _slice_scores(
+    working: WorkingVolume | WorkingPhotograph, maxima: np.ndarray, null: NullDistribution
+) -> tuple[SliceScore, ...]:
     heights = working.geometry.origin[2] + working.geometry.spacing[2] * np.arange(len(maxima))
     return tuple(
         SliceScore(_source_index(working, z), float(heights[z]), float(score), null.p_value(float(score)))
@@ -177,7 +221,7 @@ def _slice_scores(working: WorkingVolume, maxima: np.ndarray, null: NullDistribu
     )
 
 
-def _source_index(working: WorkingVolume, z: int) -> int:
+def _source_index(working: WorkingVolume | WorkingPhotograph, z: int) -> int:
     """The source slice in the middle of a working slice, or the working slice's own number."""
     if working.source_slices is None:
         return z
@@ -185,7 +229,7 @@ def _source_index(working: WorkingVolume, z: int) -> int:
     return (first + last - 1) // 2
 
 
-def _slice_range(region: Region, working: WorkingVolume) -> tuple[int, int]:
+def _slice_range(region: Region, working: WorkingVolume | WorkingPhotograph) -> tuple[int, int]:
     """First and last source slice behind a region, or the working slices' own numbers."""
     if working.source_slices is None:
         return region.first_slice, region.last_slice
@@ -193,7 +237,7 @@ def _slice_range(region: Region, working: WorkingVolume) -> tuple[int, int]:
     return min(first for first, _ in ends), max(last - 1 for _, last in ends)
 
 
-def _finding(region: Region, working: WorkingVolume, null: NullDistribution) -> Finding:
+def _finding(region: Region, working: WorkingVolume | WorkingPhotograph, null: NullDistribution) -> Finding:
     x, y, z = working.geometry.to_lps(region.centroid)
     return Finding(
         region.label,
@@ -205,7 +249,7 @@ def _finding(region: Region, working: WorkingVolume, null: NullDistribution) -> 
     )
 
 
-def _grid_notices(working: WorkingVolume) -> tuple[str, ...]:
+def _grid_notices(working: WorkingVolume | WorkingPhotograph) -> tuple[str, ...]:
     if working.cut_off < 0.002:
         return ()
     return (

@@ -22,6 +22,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _nearest_odd(size: float) -> int:
+    return 2 * round((size - 1) / 2) + 1
+
+
 def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -32,7 +36,11 @@ class OperatorSettings:
 
     name: as in `klip_engine.operators.OPERATORS`; views, arc_deg, start_deg: of a CT scan, None for its own
     default; dose: a noise preset of `klip_engine.operators.NOISE_PRESETS`, None for an ideal scan;
-    noise_hu: standard deviation the data term assumes for identity and blur, whose data are the image itself.
+    noise_hu: standard deviation the data term assumes for identity and blur, whose data are the image itself;
+    add_noise: whether white noise of that deviation is also added to those data, else they are taken as they are;
+    kernel_size, sigma_px: of the blur in pixels, None for its own default; per_pixels: where given, the two are
+    meant for an image whose shorter side has that many pixels, and scale with the image.
+    Photographs have no HU: one is 0.001 of their range [-1, 1], so 255 grey values are 2000.
     """
 
     name: str = "identity"
@@ -41,6 +49,18 @@ class OperatorSettings:
     start_deg: float | None = None
     dose: str | None = None
     noise_hu: float = 20.0
+    add_noise: bool = False
+    kernel_size: int | None = None
+    sigma_px: float | None = None
+    per_pixels: int | None = None
+
+    def blur(self, image_shape: tuple[int, int]) -> dict[str, Any]:
+        """What of the blur is set, as `GaussianBlur` takes it, for images of (height, width)."""
+        set_ones = _without_none(kernel_size=self.kernel_size, sigma=self.sigma_px)
+        if self.per_pixels is None:
+            return set_ones
+        scaled = {name: value * min(image_shape) / self.per_pixels for name, value in set_ones.items()}
+        return {name: _nearest_odd(value) if name == "kernel_size" else value for name, value in scaled.items()}
 
     @property
     def sees_images(self) -> bool:
@@ -52,6 +72,15 @@ class OperatorSettings:
         _check(self.views is None or _whole(self.views, 1), "views is a whole number of at least 1")
         if not (_number(self.noise_hu) and 0 < self.noise_hu < math.inf):
             raise UsageError(f"noise_hu is {self.noise_hu}; it must be positive")
+        _check(isinstance(self.add_noise, bool), "add_noise is true or false")
+        _check(self.kernel_size is None or _whole(self.kernel_size, 1), "kernel_size is a whole number of pixels")
+        _check(self.per_pixels is None or _whole(self.per_pixels, 1), "per_pixels is a whole number of pixels")
+        if self.sigma_px is not None and not (_number(self.sigma_px) and 0 < self.sigma_px < math.inf):
+            raise UsageError(f"sigma_px is {self.sigma_px}; it must be positive")
+
+
+_LATER_OPERATOR_FIELDS = ("add_noise", "kernel_size", "sigma_px", "per_pixels")
+"""Left out of a null distribution's key where they are not set: nulls from before them stay valid."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +149,7 @@ class ScoreSettings:
 
     def blocks(self, pixel_mm: float) -> tuple[int, ...]:
         """Odd block sizes in pixels, nearest to `block_mm`."""
-        return tuple(sorted({2 * round((size / pixel_mm - 1) / 2) + 1 for size in self.block_mm}))
+        return tuple(sorted({_nearest_odd(size / pixel_mm) for size in self.block_mm}))
 
 
 SCORES: dict[str, ScoreSettings] = {
@@ -216,6 +245,10 @@ class DetectionSettings:
         kept = {name: settings[name] for name in ("operator", "sampling", "score")}
         if not self.sampling.options:
             del kept["sampling"]["options"]
+        unset = OperatorSettings()
+        for name in _LATER_OPERATOR_FIELDS:
+            if kept["operator"][name] == getattr(unset, name):
+                del kept["operator"][name]
         return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 
@@ -271,10 +304,26 @@ PRESETS: dict[str, DetectionSettings] = {
     "default": DetectionSettings(),
     "fast": DetectionSettings(sampling=SamplingSettings(steps=8)),
     "sparse-24": DetectionSettings(operator=OperatorSettings("parallel", views=24), sampling=SCAN_SAMPLING),
+    "fan-24": DetectionSettings(operator=OperatorSettings("fan-flat", views=24), sampling=SCAN_SAMPLING),
+    "limited-angle": DetectionSettings(
+        operator=OperatorSettings("parallel", views=120, arc_deg=120.0), sampling=SCAN_SAMPLING
+    ),
+    "low-dose": DetectionSettings(
+        operator=OperatorSettings("parallel", views=180, dose="very-low"), sampling=SCAN_SAMPLING
+    ),
+    "deblur": DetectionSettings(
+        operator=OperatorSettings(
+            "blur", noise_hu=10.0, add_noise=True, kernel_size=21, sigma_px=9.0, per_pixels=256
+        ),
+        sampling=SCAN_SAMPLING,
+    ),
+    "denoise": DetectionSettings(operator=OperatorSettings(noise_hu=50.0, add_noise=True)),
     **PUBLISHED_PRESETS,
 }
-"""Settings by name: `default` looks at the image itself, `fast` takes half of the network evaluations,
-`sparse-24` is the paper's task, 24 parallel views. The paper's own samplers are in `PUBLISHED_PRESETS`."""
+"""Settings by name: `default` looks at the image itself, `fast` takes half of the network evaluations, `sparse-24`
+is the paper's task, 24 parallel views. The others are further inverse problems (docs/inverse-problems.md): 24 fan
+views, parallel views over 120 degrees only, a scan with few photons, the paper's blur (21 pixels, sigma 9, of 256)
+and white noise. The paper's own samplers are in `PUBLISHED_PRESETS`."""
 
 
 def all_scores(settings: DetectionSettings) -> list[ScoreSettings]:

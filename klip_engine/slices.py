@@ -106,8 +106,8 @@ class StepObserver(Protocol):
 
 @dataclass(frozen=True)
 class ScoredSlices:
-    """density: KLIP per pixel and term [n, terms, h, w]; reconstruction: posterior mean [n, h, w], HU / 1000;
-    both on the CPU."""
+    """density: KLIP per pixel and term [n, terms, h, w]; reconstruction: posterior mean [n, channels, h, w], values
+    in [-1, 1] (CT: HU / 1000); both on the CPU."""
 
     density: torch.Tensor
     reconstruction: torch.Tensor
@@ -117,7 +117,10 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
     sampling = settings.sampling
     predicted = sampling.predicted_variance
-    return build_scanner(settings.operator, prior.ct_grid, settings.seed), build_sampler(
+    scanner = build_scanner(
+        settings.operator, prior.denoiser.image_shape, prior.pixel_size, settings.seed, prior.denoiser.channels
+    )
+    return scanner, build_sampler(
         sampling.sampler,
         sampling.options,
         steps=sampling.steps,
@@ -127,23 +130,25 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     )
 
 
-def score_hu(
-    hu: FloatArray,
+def score_images(
+    images: FloatArray,
     prior: PriorBundle,
     settings: DetectionSettings,
     device: str,
     meter: NetworkMeter,
-    stage: str,
+    stage: str | None,
     scores: Sequence[ScoreSettings] | None = None,
+    numbers: Sequence[int] | None = None,
     observer: StepObserver | None = None,
 ) -> ScoredSlices:
-    """Measure, reconstruct and score slices hu [n, h, w] on the prior's grid as the settings say.
+    """Measure, reconstruct and score images [n, channels, h, w] of the prior's size as the settings say.
 
-    scores: several at once instead of the settings' own; their terms follow one another.
+    scores: several at once instead of the settings' own; their terms follow one another. stage, numbers: as for
+    `score_slices`.
     """
     scanner, sampler = scanner_and_sampler(prior, settings)
     return score_slices(
-        torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32, copy=False))[:, None],
+        torch.from_numpy(images),
         scanner,
         meter,
         sampler,
@@ -151,6 +156,7 @@ def score_hu(
         samples=settings.sampling.samples,
         seed=settings.seed,
         antithetic=settings.sampling.antithetic,
+        numbers=numbers,
         batch_slices=settings.batch_slices,
         device=device,
         stage=stage,
@@ -159,19 +165,22 @@ def score_hu(
 
 
 def score_map(
-    density: torch.Tensor, reconstruction: torch.Tensor, score: ScoreSettings, pixel_mm: float, scales: Scales
+    density: torch.Tensor, reconstruction: torch.Tensor, score: ScoreSettings, prior: PriorBundle, scales: Scales
 ) -> FloatArray:
     """The score map [n, h, w] from the densities [n, terms, h, w] of one score's terms and the reconstruction
-    [n, h, w] (HU / 1000), in units of a null distribution's scales."""
-    maps = block_maps(density, score.blocks(pixel_mm))
-    return combine_blocks(maps, scales, places(reconstruction, score, pixel_mm)).astype(np.float32)
+    [n, channels, h, w], in units of a null distribution's scales."""
+    maps = block_maps(density, score.blocks(prior.pixel_size))
+    return combine_blocks(maps, scales, places(reconstruction, score, prior)).astype(np.float32)
 
 
-def places(reconstruction: torch.Tensor, score: ScoreSettings, pixel_mm: float) -> PlaceArray | None:
-    """The kinds of tissue the score tells apart, uint8 [n, h, w]; None where it tells none apart."""
-    if not score.place_edges_hu:
+def places(reconstruction: torch.Tensor, score: ScoreSettings, prior: PriorBundle) -> PlaceArray | None:
+    """The kinds of tissue the score tells apart, uint8 [n, h, w]; None where it tells none apart, or no tissue is
+    shown."""
+    if not score.place_edges_hu or prior.grid is None:
         return None
-    return local_places(1000 * reconstruction.numpy(), score.place_edges_hu, score.place_mm / pixel_mm)
+    return local_places(
+        1000 * reconstruction[:, 0].numpy(), score.place_edges_hu, score.place_mm / prior.pixel_size
+    )
 
 
 @torch.no_grad()
@@ -185,43 +194,45 @@ def score_slices(
     samples: int,
     seed: int,
     antithetic: bool = False,
-    first_number: int = 0,
+    numbers: Sequence[int] | None = None,
     batch_slices: int,
     device: str,
-    stage: str = "reconstructing",
+    stage: str | None = "reconstructing",
     observer: StepObserver | None = None,
 ) -> ScoredSlices:
-    """Measure, reconstruct and score images [n, 1, h, w], x = HU / 1000.
+    """Measure, reconstruct and score images [n, channels, h, w] with values in [-1, 1] (CT: HU / 1000).
 
-    A slice's random numbers depend on the seed and its number alone: its place in `images`, counted from
-    `first_number`. Memory beyond the result is
-    that of one batch, whatever the number of steps and samples.
+    A slice's random numbers depend on the seed and its number alone; numbers: by default the places in `images`.
+    stage: under which progress is told, None for silence. Memory beyond the result is that of one batch, whatever
+    the number of steps and samples.
     """
-    count, _, height, width = images.shape
-    density = torch.empty(count, len(terms), height, width)
-    reconstruction = torch.empty(count, height, width)
+    count, *image_shape = images.shape
+    density = torch.empty(count, len(terms), *image_shape[1:])
+    reconstruction = torch.empty(images.shape)
     levels = sampler.levels
+    numbers = range(count) if numbers is None else numbers
     total = count * samples * len(levels)
     done = 0
     for first in range(0, count, batch_slices):
         places = slice(first, min(first + batch_slices, count))
         batch = images[places].to(device)
-        numbers = range(first_number + first, first_number + first + len(batch))
-        measured = scanner.measure(batch, numbers).repeated(samples)
-        items = [(n, s) for n in numbers for s in range(samples)]
-        noise = ItemNoise(seed, items, (1, height, width), device, antithetic)
-        accumulator = KlipAccumulator(terms, levels, len(numbers), samples)
+        batch_numbers = numbers[places]
+        measured = scanner.measure(batch, batch_numbers).repeated(samples)
+        items = [(n, s) for n in batch_numbers for s in range(samples)]
+        noise = ItemNoise(seed, items, tuple(image_shape), device, antithetic)
+        accumulator = KlipAccumulator(terms, levels, len(batch), samples)
         for step in sampler(meter, measured, noise):
             accumulator.add(step)
             if observer is not None:
                 observer.observe(step)
             done += len(noise)
-            meter.watch.tell(stage, done, total)
+            if stage is not None:
+                meter.watch.tell(stage, done, total)
         density[places] = accumulator.density().cpu()
-        sample_mean = step.posterior_mean.view(len(numbers), samples, height, width).mean(dim=1)
+        sample_mean = step.posterior_mean.view(len(batch), samples, *image_shape).mean(dim=1)
         reconstruction[places] = sample_mean.cpu()
         if observer is not None:
-            observer.finish(numbers, samples)
+            observer.finish(batch_numbers, samples)
     return ScoredSlices(density, reconstruction)
 
 

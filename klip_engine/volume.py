@@ -157,6 +157,27 @@ class WorkingVolume:
     source_slices: tuple[tuple[int, int], ...] | None
     cut_off: float
 
+    @property
+    def measured(self) -> FloatArray:
+        """HU, [slice, y, x]."""
+        return self.hu
+
+    @property
+    def images(self) -> FloatArray:
+        """What a prior sees, see `images_of_hu`."""
+        return images_of_hu(self.hu)
+
+    @staticmethod
+    def values_of(images: FloatArray) -> FloatArray:
+        """Images of a prior [n, 1, y, x] in HU, [n, y, x]."""
+        hu: FloatArray = 1000 * images[:, 0]
+        return hu
+
+
+def images_of_hu(hu: FloatArray) -> FloatArray:
+    """CT slices [n, y, x] in HU as priors see them: [n, 1, y, x], x = HU / 1000 within [-1, 1]."""
+    return (hu / 1000).clip(-1, 1).astype(np.float32, copy=False)[:, None]
+
 
 _OVERSAMPLING = 3
 """Sub-pixels per pixel and axis: a working pixel is the mean of 3 x 3 linear interpolations, which keeps the

@@ -25,14 +25,13 @@ from klip_engine.evaluation.study import Study
 from klip_engine.files import write_file
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
-from klip_engine.samplers import ItemNoise, Measurement
-from klip_engine.scoring.klip import KlipAccumulator
+from klip_engine.samplers import Measurement
 from klip_engine.scoring.null import NullDistribution, find_null
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.settings import SCORES, SCORING_VERSION, DetectionSettings, plain_data
-from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler, score_map
+from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler, score_images, score_map
 from klip_engine.version import __version__
-from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.volume import BoolArray, FloatArray, images_of_hu
 
 WORK_SCHEMA = "klip-evaluation-work/1"
 _STATE = "state.json"
@@ -121,28 +120,20 @@ def klip_maps(
     hu: slices [n, h, w] on the prior's grid; numbers: of the slices, random numbers depend on them and the seed;
     nulls: by the name of each wanted score. Raises KlipError when the reconstruction does not stay finite.
     """
-    scanner, sampler = scanner_and_sampler(bundle, settings)
-    count, height, width = hu.shape
-    samples = settings.sampling.samples
-    images = torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32))[:, None].to(device)
-    measurement = scanner.measure(images, numbers)
-    items = [(number, sample) for number in numbers for sample in range(samples)]
-    noise = ItemNoise(settings.seed, items, (1, height, width), device, settings.sampling.antithetic)
+    images = images_of_hu(hu)
     scores = {name: RunSettings(settings, (name,)).scored_by(name).score for name in nulls}
-    terms = {name: score.terms for name, score in scores.items()}
-    accumulator = KlipAccumulator(
-        [term for some in terms.values() for term in some], sampler.levels, count, samples
+    scored = score_images(
+        images, bundle, settings, device, meter, None, scores=list(scores.values()), numbers=numbers
     )
-    for step in sampler(meter, measurement.repeated(samples), noise):
-        accumulator.add(step)
-    densities = accumulator.density().cpu().split([len(some) for some in terms.values()], dim=1)
-    mean = step.posterior_mean.view(count, samples, height, width).mean(dim=1)
+    densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
     maps = {}
     for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        maps[name] = score_map(density, mean.float().cpu(), scores[name], bundle.ct_grid.pixel_mm, null.scales)
+        maps[name] = score_map(density, scored.reconstruction, scores[name], bundle, null.scales)
         if not np.isfinite(maps[name]).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-    return KlipMaps(maps, mean[:, None], measurement)
+    scanner, _ = scanner_and_sampler(bundle, settings)
+    measurement = scanner.measure(torch.from_numpy(images).to(device), numbers)
+    return KlipMaps(maps, scored.reconstruction.to(device), measurement)
 
 
 def run_study(

@@ -25,6 +25,7 @@ from klip_engine.scoring.klip import ScoreTerm, Weighting, Window, block_means
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.settings import DetectionSettings, ScoreSettings, plain_data
 from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler, score_slices
+from klip_engine.volume import images_of_hu
 
 SCHEMA = "klip-tuning/1"
 TUNING_KIND = "star"
@@ -138,7 +139,7 @@ def families(weightings: Sequence[Weighting]) -> list[_Family]:
     """What is tried for each weighting: blocks for squared pulls, neighbourhoods for coherent ones."""
     found = []
     for weighting in weightings:
-        if weighting == "coherent":
+        if weighting.endswith("coherent"):
             found += [_Family(weighting, size, (1,)) for size in COHERENCE_PIXELS]
         else:
             found.append(_Family(weighting, ScoreTerm.coherence_pixels, BLOCK_PIXELS))
@@ -170,27 +171,28 @@ def tune(
     terms = [ScoreTerm(cell, one.weighting, one.coherence_pixels) for one in tried for cell in cells]
     tables = _Tables(tried, len(edges))
     size = settings.batch_slices
-    meter = NetworkMeter(bundle.on(device).denoiser, Watch(cancelled=watch.cancelled))
+    meter = NetworkMeter(bundle.on(device).denoiser, watch)
     for first in range(0, len(study), size):
-        hu = study.hu[first : first + size]
+        numbers = range(first, min(first + size, len(study)))
         scored = score_slices(
-            torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32))[:, None],
+            torch.from_numpy(images_of_hu(study.hu[first : numbers.stop])),
             scanner,
             meter,
             sampler,
             terms,
             samples=settings.sampling.samples,
             seed=settings.seed,
-            first_number=first,
+            numbers=numbers,
             antithetic=settings.sampling.antithetic,
             batch_slices=size,
             device=device,
+            stage=None,
         )
         if not torch.isfinite(scored.density).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-        for density, number in zip(scored.density, range(first, first + len(hu)), strict=True):
+        for density, number in zip(scored.density, numbers, strict=True):
             tables.add(density, study.body[number], study.lesion[number])
-        watch.tell("tuning", first + len(hu), len(study))
+        watch.tell("tuning", numbers.stop, len(study))
     return sorted(tables.candidates(edges), key=lambda one: one.both, reverse=True)
 
 

@@ -1,18 +1,21 @@
-"""Reading CT and writing results: everything that touches files."""
+"""Reading CT and photographs, and writing results: everything that touches files."""
 
 from klip_engine.io.atomic import check_replaceable, results_folder, scratch_folder
 from klip_engine.io.images import read_ct
-from klip_engine.io.loaded import LoadedCT
+from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
+from klip_engine.io.photographs import read_photograph
 from klip_engine.io.report import render_report
 from klip_engine.io.report_pictures import png_bytes, score_rgb
 from klip_engine.io.results import findings_document, write_results
 
 __all__ = [
     "LoadedCT",
+    "LoadedPhotograph",
     "check_replaceable",
     "findings_document",
     "png_bytes",
     "read_ct",
+    "read_photograph",
     "render_report",
     "results_folder",
     "score_rgb",

@@ -40,7 +40,17 @@ DETECTION = ResultKind(
     FINDINGS_FILE,
     SCHEMA,
     frozenset(
-        {"findings.csv", "klip.nrrd", "reconstruction.nrrd", "regions.nrrd", "report.html", "dicom", "updates"}
+        {
+            "findings.csv",
+            "klip.nrrd",
+            "reconstruction.nrrd",
+            "reconstruction.png",
+            "regions.nrrd",
+            "regions.png",
+            "report.html",
+            "dicom",
+            "updates",
+        }
     ),
 )
 

@@ -70,7 +70,7 @@ def _check_range(low: float, high: float, has_negative: bool, name: str) -> None
     if high <= 255:
         raise InputError(
             f"{span}: this looks like a picture or a label map, not Hounsfield units; "
-            "give the CT itself, rescaled to HU (air -1000, water 0)"
+            "give the CT itself, rescaled to HU (air -1000, water 0), or for a photograph a prior of photographs"
         )
     raise InputError(
         f"{span} with nothing between -1024 and 0: these look like raw numbers or another modality; "

@@ -76,7 +76,7 @@ def _open(path: Path, image_io: str) -> sitk.ImageFileReader:
     if reader.GetNumberOfComponents() > 1:
         raise InputError(
             f"{path} has {reader.GetNumberOfComponents()} values per voxel (a colour or vector image): "
-            "this is not CT; give one volume in Hounsfield units"
+            "this is not CT; give one volume in Hounsfield units, or for a photograph a prior of photographs"
         )
     size = reader.GetSize()
     if len(size) > 4 or (len(size) == 4 and size[3] > 1):

@@ -1,10 +1,11 @@
-"""What a reader hands over: the volume, where it came from, and what the user should know."""
+"""What a reader hands over: the volume or photograph, where it came from, and what the user should know."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from klip_engine.photograph import Photograph
 from klip_engine.volume import CTVolume
 
 
@@ -16,6 +17,15 @@ class LoadedCT:
     """
 
     volume: CTVolume
+    description: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedPhotograph:
+    """A photograph as read, beside `LoadedCT`."""
+
+    photograph: Photograph
     description: dict[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 

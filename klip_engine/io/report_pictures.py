@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from klip_engine.detection import Detection
-from klip_engine.volume import AIR_HU, BoolArray, FloatArray, Geometry, from_working_grid
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
 
 PIXEL_MM = 1.0
 _MARGIN_MM = 12.0
@@ -107,8 +107,8 @@ def score_scale_top(detection: Detection) -> float:
     return max(highest, threshold) or 1.0
 
 
-def png_bytes(array: npt.NDArray[np.uint8]) -> bytes:
-    """A PNG file of grey values [y, x] or of RGB [y, x, 3], both uint8."""
+def png_bytes(array: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+    """A PNG file of grey values [y, x], uint8 or uint16, or of RGB [y, x, 3], uint8."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
@@ -126,7 +126,7 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     working = detection.working
     display = _display_grid(detection, z)
     source = detection.source
-    if source is not None:
+    if isinstance(source, CTVolume):
         measured = _on_display(source.hu, source.geometry, display, AIR_HU)
     else:
         measured = _on_display(working.measured, working.geometry, display, AIR_HU)
@@ -136,7 +136,7 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     grey = window.grey(measured)
     coloured = score_rgb(score, score_scale_top(detection))
     body = _smooth_mask(working.body[z : z + 1], _slice_of(working.geometry, z), display)
-    coloured[_grown(body, 1) & ~body] = _BODY_OUTLINE
+    coloured[grown(body, 1) & ~body] = _BODY_OUTLINE
     pictures = [
         Picture("Input", png_bytes(grey)),
         Picture("Reconstruction", png_bytes(window.grey(reconstruction))),
@@ -226,12 +226,12 @@ def _overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) ->
     """The input with this finding tinted and outlined, other findings outlined only; RGB [y, x, 3]."""
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
     rgb[this] = (1 - _TINT) * rgb[this] + _TINT * np.asarray(THIS_FINDING, dtype=np.float32)
-    rgb[_grown(others, 2) & ~others] = OTHER_FINDINGS
-    rgb[_grown(this, 2) & ~this] = THIS_FINDING
+    rgb[grown(others, 2) & ~others] = OTHER_FINDINGS
+    rgb[grown(this, 2) & ~this] = THIS_FINDING
     return np.rint(rgb).astype(np.uint8)
 
 
-def _grown(mask: BoolArray, pixels: int) -> BoolArray:
+def grown(mask: BoolArray, pixels: int) -> BoolArray:
     """The mask [y, x] with its four neighbours, repeatedly."""
     for _ in range(pixels):
         wide = np.pad(mask, 1)

@@ -1,4 +1,4 @@
-"""Writes a detection: three volumes in the grid of the input, the table of findings and the report."""
+"""Writes a detection: three maps in the grid of the input, the table of findings and the report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from klip_engine.detection import NOTICE, Detection
+from klip_engine.detection import NOTICE, Detection, PhotographDetection
 from klip_engine.errors import ResourceError
 from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA, results_folder
+from klip_engine.io.photograph_report import render_photograph_report
 from klip_engine.io.report import render_report
+from klip_engine.io.report_pictures import png_bytes
 from klip_engine.version import __version__
 from klip_engine.volume import Geometry
 
@@ -38,20 +40,19 @@ def write_results(detection: Detection, folder: Path, *, extras: Sequence[Callab
     """Write `folder` completely or not at all.
 
     reconstruction.nrrd (HU, int16), klip.nrrd (score, float32), regions.nrrd (labels, uint16), all on
-    `detection.geometry`; findings.json, findings.csv, report.html. extras: writers of further files (DICOM
+    `detection.geometry`; of a photograph reconstruction.png (8 bits), klip.nrrd and regions.png (labels, 16 bits);
+    findings.json, findings.csv, report.html. extras: writers of further files (DICOM
     objects, say), each called with the temporary folder before it gets its final name.
     Raises UsageError when the folder holds something else, ResourceError when it cannot be written.
     """
     with results_folder(folder) as temporary:
-        for name, file in (
-            ("reconstruction", "reconstruction.nrrd"),
-            ("score", "klip.nrrd"),
-            ("regions", "regions.nrrd"),
-        ):
-            _write_volume(_on_input_grid(detection, name), detection.geometry, temporary / file)
+        if isinstance(detection, PhotographDetection):
+            report = _write_photograph(detection, temporary)
+        else:
+            report = _write_volumes(detection, temporary)
         _write_json(findings_document(detection), temporary / FINDINGS_FILE)
         _write_csv(detection, temporary / "findings.csv")
-        (temporary / "report.html").write_text(render_report(detection), encoding="utf-8")
+        (temporary / "report.html").write_text(report, encoding="utf-8")
         for write in extras:
             write(temporary)
 
@@ -74,6 +75,25 @@ def findings_document(detection: Detection) -> dict[str, Any]:
         }
     )
     return document
+
+
+def _write_volumes(detection: Detection, folder: Path) -> str:
+    """The maps of a CT; returns its report."""
+    for name, file in (
+        ("reconstruction", "reconstruction.nrrd"),
+        ("score", "klip.nrrd"),
+        ("regions", "regions.nrrd"),
+    ):
+        _write_volume(_on_input_grid(detection, name), detection.geometry, folder / file)
+    return render_report(detection)
+
+
+def _write_photograph(detection: PhotographDetection, folder: Path) -> str:
+    """The maps of a photograph; returns its report."""
+    (folder / "reconstruction.png").write_bytes(png_bytes(detection.reconstruction.squeeze()))
+    (folder / "regions.png").write_bytes(png_bytes(detection.regions[0]))
+    _write_volume(detection.score, detection.geometry, folder / "klip.nrrd")
+    return render_photograph_report(detection)
 
 
 def _on_input_grid(detection: Detection, name: str) -> npt.NDArray[Any]:

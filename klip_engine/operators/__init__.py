@@ -2,6 +2,7 @@
 
 from klip_engine.operators.base import LinearOperator
 from klip_engine.operators.blur import GaussianBlur
+from klip_engine.operators.channelwise import Channelwise
 from klip_engine.operators.ct import CTOperator, matrix_cache
 from klip_engine.operators.fbp import filtered_back_projection
 from klip_engine.operators.geometry import (
@@ -35,6 +36,7 @@ __all__ = [
     "NOISE_PRESETS",
     "OPERATORS",
     "CTOperator",
+    "Channelwise",
     "FanCurvedGeometry",
     "FanFlatGeometry",
     "GaussianBlur",

@@ -11,8 +11,9 @@ import torch
 class LinearOperator(Protocol):
     """A linear map A from images to measurements, batched and differentiable.
 
-    Images are float tensors [batch, 1, height, width]; measurements are [batch, *measurement_shape].
-    `forward` and `adjoint` run on whatever device their argument is on and carry gradients.
+    Images are float tensors [batch, channels, height, width]; measurements are [batch, *measurement_shape].
+    Most operators are of one channel, and `Channelwise` lifts them to several. `forward` and `adjoint` run on
+    whatever device their argument is on and carry gradients.
     """
 
     image_shape: tuple[int, int]
@@ -21,11 +22,11 @@ class LinearOperator(Protocol):
     """Shape of one measurement, e.g. (views, detector bins)."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """A x: [batch, 1, height, width] -> [batch, *measurement_shape]."""
+        """A x: [batch, channels, height, width] -> [batch, *measurement_shape]."""
         ...
 
     def adjoint(self, measurement: torch.Tensor) -> torch.Tensor:
-        """A^T y: [batch, *measurement_shape] -> [batch, 1, height, width]."""
+        """A^T y: [batch, *measurement_shape] -> [batch, channels, height, width]."""
         ...
 
     def pseudo_inverse(self, measurement: torch.Tensor) -> torch.Tensor:

@@ -9,17 +9,24 @@ from typing import Any
 from klip_engine.errors import UsageError
 from klip_engine.operators.base import LinearOperator
 from klip_engine.operators.blur import GaussianBlur
+from klip_engine.operators.channelwise import Channelwise
 from klip_engine.operators.ct import CTOperator
 from klip_engine.operators.geometry import FanCurvedGeometry, FanFlatGeometry, ParallelGeometry
 from klip_engine.operators.identity import Identity
 
-OPERATORS: dict[str, Callable[..., LinearOperator]] = {
-    "identity": Identity.for_grid,
+SCANS: dict[str, Callable[..., LinearOperator]] = {
     "parallel": partial(CTOperator.for_grid, ParallelGeometry),
     "fan-flat": partial(CTOperator.for_grid, FanFlatGeometry),
     "fan-curved": partial(CTOperator.for_grid, FanCurvedGeometry),
-    "blur": GaussianBlur.for_grid,
 }
+"""Operators that measure line integrals."""
+
+OPERATORS: dict[str, Callable[..., LinearOperator]] = {
+    "identity": Identity.for_grid,
+    "blur": GaussianBlur.for_grid,
+    **SCANS,
+}
+"""All operators; those that are not scans measure values in the image's own unit."""
 
 
 def build_operator(
@@ -27,6 +34,7 @@ def build_operator(
     image_shape: tuple[int, int],
     spacing_mm: float,
     *,
+    channels: int = 1,
     views: int | None = None,
     arc_deg: float | None = None,
     start_deg: float | None = None,
@@ -34,8 +42,9 @@ def build_operator(
 ) -> LinearOperator:
     """The operator of that name for images of (rows, columns) with square pixels of `spacing_mm`.
 
-    `views`, `arc_deg` and `start_deg` are the CT scans'; whatever is None is left to the operator. Further
-    options: those of `CTOperator.for_grid` and `GaussianBlur`.
+    With several `channels` each is measured alone (`Channelwise`). `views`, `arc_deg` and `start_deg` are the CT
+    scans'; whatever is None is left to the operator. Further options: those of `CTOperator.for_grid` and
+    `GaussianBlur`.
 
     Raises `UsageError` for an unknown name or an option that the operator does not have.
     """
@@ -44,6 +53,7 @@ def build_operator(
     scan = {"views": views, "arc_deg": arc_deg, "start_deg": start_deg}
     options |= {option: value for option, value in scan.items() if value is not None}
     try:
-        return OPERATORS[name](image_shape, spacing_mm, **options)
+        operator = OPERATORS[name](image_shape, spacing_mm, **options)
     except TypeError as error:
         raise UsageError(f"The operator {name!r} cannot be built from these options: {error}.") from error
+    return operator if channels == 1 else Channelwise(operator, channels)

@@ -66,6 +66,11 @@ class PriorBundle:
             )
         return self.grid
 
+    @property
+    def pixel_size(self) -> float:
+        """Side of a pixel in mm; 1 for a prior that is not of CT, whose lengths are counted in pixels."""
+        return 1.0 if self.grid is None else self.grid.pixel_mm
+
     def on(self, device: str) -> PriorBundle:
         """The same prior with its network on a device; raises ResourceError when it does not fit there."""
         try:

@@ -10,6 +10,7 @@ from klip_engine.errors import PriorError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.ddpm import DDPMDenoiser
 from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.gaussian import SpectralGaussian
 from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.priors.ve import VEDenoiser
 
@@ -30,6 +31,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "edm": Family(EDMDenoiser.from_config, EDMDenoiser.config),
+    "gaussian": Family(SpectralGaussian.from_config, SpectralGaussian.config),
     "patch-edm": Family(PatchEDMDenoiser.from_config, PatchEDMDenoiser.config),
     "ddpm": Family(DDPMDenoiser.from_config, DDPMDenoiser.config),
     "ve": Family(VEDenoiser.from_config, VEDenoiser.config),

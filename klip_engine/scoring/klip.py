@@ -61,7 +61,7 @@ class KlipAccumulator:
     """Running KLIP densities of a batch of slices; memory does not grow with steps or samples.
 
     `levels` are the noise levels that will come, from high to low; every step holds `samples` posterior samples
-    of each slice, slice by slice: [slices * samples, 1, h, w].
+    of each slice, slice by slice: [slices * samples, channels, h, w]. The densities of the channels are summed.
     """
 
     def __init__(self, terms: Sequence[ScoreTerm], levels: Sequence[float], slices: int, samples: int) -> None:
@@ -82,18 +82,20 @@ class KlipAccumulator:
     def _density(self, step: Step, term: ScoreTerm) -> torch.Tensor:
         """The integrand of one term at one noise level, averaged over samples, [slices, h, w]."""
         pull = step.posterior_mean - step.prior_mean
-        grouped = (self._slices, self._samples, *pull.shape[-2:])
+        grouped = (self._slices, self._samples, *pull.shape[-3:])
         if term.weighting == "plain":
-            return pull.square().view(grouped).mean(dim=1) / step.sigma**2
+            return pull.square().view(grouped).mean(dim=1).sum(dim=1) / step.sigma**2
         if term.weighting == "plain-coherent":
-            return gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels).square() / step.sigma**2
+            coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
+            return coherent.square().sum(dim=1) / step.sigma**2
         if step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
         variance = step.log_variance.exp()
         if term.weighting == "variance":
-            return (pull.square() / variance).view(grouped).mean(dim=1)
+            return (pull.square() / variance).view(grouped).mean(dim=1).sum(dim=1)
         coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
-        return coherent.square() / gaussian_mean(variance.view(grouped).mean(dim=1), term.coherence_pixels)
+        expected = gaussian_mean(variance.view(grouped).mean(dim=1), term.coherence_pixels)
+        return (coherent.square() / expected).sum(dim=1)
 
     def density(self) -> torch.Tensor:
         """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""
@@ -143,11 +145,12 @@ def block_means(density: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def gaussian_mean(image: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Gaussian-weighted mean around every pixel of images [n, h, w]; the border is repeated."""
+    """Gaussian-weighted mean around every pixel of images [..., h, w]; the border is repeated."""
     radius = max(1, math.ceil(3 * deviation))
     offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
     kernel = kernel / kernel.sum()
-    padded = functional.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
+    flat = image.reshape(-1, 1, *image.shape[-2:])
+    padded = functional.pad(flat, (radius, radius, radius, radius), mode="replicate")
     columns = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
-    return functional.conv2d(columns, kernel.view(1, 1, -1, 1))[:, 0]
+    return functional.conv2d(columns, kernel.view(1, 1, -1, 1)).view(image.shape)

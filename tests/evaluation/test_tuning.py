@@ -20,8 +20,8 @@ from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings, read_settings
-from klip_engine.slices import NetworkMeter, score_hu
-from klip_engine.volume import WorkingGrid
+from klip_engine.slices import NetworkMeter, score_images
+from klip_engine.volume import WorkingGrid, images_of_hu
 
 GRID = WorkingGrid((96, 128), 2.5, 3.0)
 NETWORK = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
@@ -59,7 +59,9 @@ def test_a_candidate_has_the_figures_that_its_score_has_alone(study, bundle):
     wide = [one for one in candidates if one.term.weighting == "plain" and one.block_pixels == 3]
     candidate = max(wide, key=lambda one: one.term.window[1] / one.term.window[0])
     score = ScoreSettings("alone", (candidate.term,), (3 * GRID.pixel_mm,))
-    scored = score_hu(study.hu, prior, replace(SETTINGS, score=score), "cpu", NetworkMeter(prior.denoiser), "")
+    scored = score_images(
+        images_of_hu(study.hu), prior, replace(SETTINGS, score=score), "cpu", NetworkMeter(prior.denoiser), ""
+    )
     from klip_engine.scoring.score_map import block_maps
 
     maps = block_maps(scored.density, [3])[0]

@@ -11,6 +11,7 @@ from scipy import ndimage
 from klip_engine.errors import UsageError
 from klip_engine.operators import (
     OPERATORS,
+    Channelwise,
     CTOperator,
     GaussianBlur,
     LinearOperator,
@@ -129,3 +130,24 @@ def test_the_estimate_of_nonzeros_decides_on_the_safe_side(geometry_type):
     geometry = geometry_type.evenly_spaced(30)
     held = CTOperator(geometry).matrix_bytes()
     assert held <= 2 * 8 * estimated_nonzeros(geometry) * 1.05 <= 1.4 * held
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_channels_are_measured_alone(name, rng):
+    alone, lifted = build_operator(name, (20, 30), 3.0), build_operator(name, (20, 30), 3.0, channels=3)
+    assert isinstance(lifted, LinearOperator)
+    image = torch.rand(2, 3, 20, 30, generator=rng, dtype=torch.float64)
+    measured = lifted.forward(image)
+    assert measured.shape == (2, *lifted.measurement_shape)
+    for channel in range(3):
+        torch.testing.assert_close(measured[:, channel], alone.forward(image[:, channel : channel + 1]))
+    other = torch.rand(measured.shape, generator=rng, dtype=torch.float64)
+    assert (measured * other).sum().item() == pytest.approx((image * lifted.adjoint(other)).sum().item(), rel=1e-10)
+    assert lifted.pseudo_inverse(measured).shape == image.shape
+
+
+def test_another_number_of_channels_is_refused():
+    with pytest.raises(UsageError, match="3 channels"):
+        Channelwise(build_operator("blur", (20, 30), 3.0), 3).forward(torch.zeros(1, 1, 20, 30))
+    with pytest.raises(UsageError, match="at least 1 channel"):
+        build_operator("blur", (20, 30), 3.0, channels=0)

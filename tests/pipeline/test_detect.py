@@ -155,7 +155,7 @@ def test_memory_that_gives_out_is_a_resource_error(prior, monkeypatch):
     def exhausted(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "score_hu", exhausted)
+    monkeypatch.setattr(pipeline, "score_images", exhausted)
     with pytest.raises(ResourceError, match="batch_slices"):
         detect(_axial(), prior, **QUICK)
 
