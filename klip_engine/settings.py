@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import UsageError
+from klip_engine.operators.registry import SCANS
 from klip_engine.samplers import DDPM, PaDIS, PredictorCorrector, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
 
@@ -36,7 +37,7 @@ class OperatorSettings:
 
     name: as in `klip_engine.operators.OPERATORS`; views, arc_deg, start_deg: of a CT scan, None for its own
     default; dose: a noise preset of `klip_engine.operators.NOISE_PRESETS`, None for an ideal scan;
-    noise_hu: standard deviation the data term assumes for identity and blur, whose data are the image itself;
+    noise_hu: standard deviation the data term assumes for operators that are no scans, whose data are in HU;
     add_noise: whether white noise of that deviation is also added to those data, else they are taken as they are;
     kernel_size, sigma_px: of the blur in pixels, None for its own default; per_pixels: where given, the two are
     meant for an image whose shorter side has that many pixels, and scale with the image.
@@ -64,8 +65,8 @@ class OperatorSettings:
 
     @property
     def sees_images(self) -> bool:
-        """True for operators whose measurement is an image, not a scan."""
-        return self.name in ("identity", "blur")
+        """True for operators that measure values in the image's own unit, not line integrals."""
+        return self.name not in SCANS
 
     def __post_init__(self) -> None:
         _check(isinstance(self.name, str), "an operator has a name")
@@ -78,6 +79,11 @@ class OperatorSettings:
         if self.sigma_px is not None and not (_number(self.sigma_px) and 0 < self.sigma_px < math.inf):
             raise UsageError(f"sigma_px is {self.sigma_px}; it must be positive")
 
+
+PUBLISHED_BLUR = OperatorSettings(
+    "blur", noise_hu=10.0, add_noise=True, kernel_size=21, sigma_px=9.0, per_pixels=256
+)
+"""The paper's: 21 x 21 pixels, sigma 9, of 256."""
 
 _LATER_OPERATOR_FIELDS = ("add_noise", "kernel_size", "sigma_px", "per_pixels")
 """Left out of a null distribution's key where they are not set: nulls from before them stay valid."""
@@ -289,7 +295,7 @@ PUBLISHED_PRESETS: dict[str, DetectionSettings] = {
     ),
     "klip-ddpm-deblur": _published(
         "klip-ddpm-deblur",
-        OperatorSettings("blur"),
+        PUBLISHED_BLUR,
         SamplingSettings(
             "ddpm", _DDPM.steps, 8, _DDPM.levels[0], _DDPM.levels[-1], antithetic=False, options={"zeta": 3.0}
         ),
@@ -312,9 +318,7 @@ PRESETS: dict[str, DetectionSettings] = {
         operator=OperatorSettings("parallel", views=180, dose="very-low"), sampling=SCAN_SAMPLING
     ),
     "deblur": DetectionSettings(
-        operator=OperatorSettings(
-            "blur", noise_hu=10.0, add_noise=True, kernel_size=21, sigma_px=9.0, per_pixels=256
-        ),
+        operator=PUBLISHED_BLUR,
         sampling=SCAN_SAMPLING,
     ),
     "denoise": DetectionSettings(operator=OperatorSettings(noise_hu=50.0, add_noise=True)),
