@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from klip_engine.calibration import calibrate
+from klip_engine import cli
+from klip_engine.calibration import calibrate, healthy_reference, keep_reference
 from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.io.sources import find_sources
 from klip_engine.pipeline import detect
 from klip_engine.priors import load_prior
 from klip_engine.priors.network import NetworkConfig
 from klip_engine.settings import choose_settings
+from klip_engine.slices import Watch
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, choose_family, default_network, train
@@ -46,12 +48,14 @@ def test_training_lowers_the_loss_and_the_bundle_detects(ct_files, family, monke
     assert {"patch-edm": "patch", "ddpm": "DDPM", "ve": "variance-exploding"}[family] in card
     assert (ct_files / family / "training" / "progress.png").stat().st_size > 10_000
     settings = choose_settings(steps=3, samples=2, score=None if family == "patch-edm" else "klip")
-    calibrate(prior, settings, "cpu", count=2).save(ct_files / family / "null")
+    healthy = healthy_reference(find_sources([ct_files / "patient1.nrrd"]), GRID, 2, Watch())
+    keep_reference(prior, healthy)
+    calibrate(prior, settings, "cpu").save(ct_files / family / "null")
     detection = detect(ct_files / "patient2.nrrd", prior, settings)
     assert detection.working.reconstruction.shape[1:] == GRID.shape
     if family != "patch-edm":
         with pytest.raises(UsageError, match="needs a prior that predicts its variance"):
-            calibrate(prior, choose_settings(steps=2, samples=2), "cpu", count=2)
+            calibrate(prior, choose_settings(steps=2, samples=2), "cpu")
 
 
 def test_a_resumed_patch_run_ends_where_an_unbroken_one_does(ct_files):  # noqa: F811
@@ -80,3 +84,22 @@ def test_what_does_not_fit_together_is_said():
         choose_family("edm", False, 32)
     assert choose_family("edm", True, 32) == choose_family("patch-edm", False, 32) == "patch-edm"
     assert 56 % default_network("patch-edm").step == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--patch-size", "32"], "add --patches"),
+        (["--patches", "--family", "ddpm"], "not 'ddpm'"),
+        (["--patches", "--patch-size", "30"], "multiple of 8, not 30"),
+        (["--family", "gan"], "'gan'"),
+    ],
+)
+def test_the_command_line_refuses_what_does_not_fit_together(tmp_path, monkeypatch, capsys, options, sentence):
+    arguments = ["klip-engine", "train", "no.nrrd", "-o", str(tmp_path / "p"), "--images", "8", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--progress", "json", *options])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().out
+    assert not (tmp_path / "p").exists()
