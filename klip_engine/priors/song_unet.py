@@ -23,7 +23,7 @@ class SongUNet(nn.Module):
     """F(x; c_noise): [batch, in_channels, h, w] -> [batch, out_channels, h, w].
 
     h and w are divisible by 2^(levels - 1). img_resolution only names the levels and places the attention: the
-    network runs on images of other sizes, as PaDIS does. embedding_type "positional" (DDPM++) or "fourier" (NCSN++);
+    network runs on other sizes, as PaDIS does. embedding_type "positional" (DDPM++) or "fourier" (NCSN++);
     encoder_type "standard" (DDPM++), "residual" (NCSN++) or "skip"; decoder_type "standard" or "skip". Class labels
     are not supported; augmentation labels have their weights but are taken as zero, as they are in sampling. Raises
     ValueError for another type.
