@@ -62,7 +62,7 @@ def calibrate_scores(
     with resource_errors():
         meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
         settings = replace(settings, seed=_NULL_SEED)
-        healthy = healthy or load_reference(prior.folder, prior.grid.shape)
+        healthy = healthy or load_reference(prior.folder, prior.ct_grid.shape)
         if healthy is None:
             healthy = drawn_slices(prior, count or DRAWN_SLICES, settings, device, meter)
             source, key = f"{len(healthy)} slices drawn from the prior", DRAWN
@@ -74,7 +74,7 @@ def calibrate_scores(
         nulls = []
         densities = scored.density.split([len(score.terms) for score in scores], dim=1)
         for score, density in zip(scores, densities, strict=True):
-            blocks = score.blocks(prior.grid.pixel_mm)
+            blocks = score.blocks(prior.ct_grid.pixel_mm)
             maps = block_maps(density, blocks)
             quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
             scales = block_scales(maps, healthy.body, quantiles)
@@ -115,7 +115,7 @@ def drawn_slices(
 ) -> ReferenceSlices:
     """Slices drawn from the prior, without what lies outside their body."""
     hu = draw_slices(prior, count, settings, device, meter)
-    body = np.concatenate([body_mask(one[None], prior.grid.pixel_mm) for one in hu])
+    body = np.concatenate([body_mask(one[None], prior.ct_grid.pixel_mm) for one in hu])
     hu[~body] = AIR_HU
     return ReferenceSlices(hu, body, np.arange(count))
 
@@ -125,10 +125,10 @@ def draw_slices(
 ) -> FloatArray:
     """Slices drawn from the prior, [count, h, w] in HU."""
     batch = settings.batch_slices * settings.sampling.samples
-    drawn = np.empty((count, *prior.grid.shape), dtype=np.float32)
+    drawn = np.empty((count, *prior.ct_grid.shape), dtype=np.float32)
     for first in range(0, count, batch):
         items = [(number, 0) for number in range(first, min(first + batch, count))]
-        noise = ItemNoise(settings.seed + _DRAW_SEED, items, (1, *prior.grid.shape), device)
+        noise = ItemNoise(settings.seed + _DRAW_SEED, items, (1, *prior.ct_grid.shape), device)
         images = sample_prior(meter, noise, DRAW_STEPS).clamp(-1, 1).cpu()
         drawn[first : first + len(items)] = 1000 * images[:, 0].numpy()
         meter.watch.tell("drawing healthy slices", first + len(items), count)
@@ -137,7 +137,7 @@ def draw_slices(
 
 def healthy_key(prior: PriorBundle) -> str:
     """Which healthy slices null distributions of this prior are measured on: a digest, or `DRAWN`."""
-    kept = load_reference(prior.folder, prior.grid.shape)
+    kept = load_reference(prior.folder, prior.ct_grid.shape)
     return DRAWN if kept is None else kept.digest()
 
 

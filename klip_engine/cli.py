@@ -243,7 +243,7 @@ def calibrate(
         reporter.start(**_facts(prior, settings))
         reference = None
         if healthy:
-            reference = healthy_reference(find_sources(healthy), bundle.grid, per_scan, watch)
+            reference = healthy_reference(find_sources(healthy), bundle.ct_grid, per_scan, watch)
         scores = [settings.score] if score else all_scores(settings)
         nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)
         if reference is not None:

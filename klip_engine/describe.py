@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,9 @@ def describe(what: str) -> dict[str, Any]:
         prior = load_prior(what)
         return {
             "prior": prior.identity(),
-            "grid": {
-                "shape": prior.grid.shape,
-                "pixel_mm": prior.grid.pixel_mm,
-                "slice_mm": prior.grid.slice_mm,
-            },
+            "family": prior.family,
+            "grid": None if prior.grid is None else asdict(prior.grid),
+            "image": {"shape": prior.denoiser.image_shape, "channels": prior.denoiser.channels},
             "training": prior.training,
             "null_distributions": len(list((prior.folder / "null").glob("*.json"))),
         }

@@ -52,7 +52,7 @@ def detect(
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
-        working = to_working_grid(loaded.volume, bundle.grid)
+        working = to_working_grid(loaded.volume, bundle.ct_grid)
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
@@ -125,7 +125,7 @@ def _score_map(
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    maps = block_maps(scored.density, settings.score.blocks(bundle.grid.pixel_mm))
+    maps = block_maps(scored.density, settings.score.blocks(bundle.ct_grid.pixel_mm))
     score = np.where(working.body, combine_blocks(maps, null.scales), 0).astype(np.float32)
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")

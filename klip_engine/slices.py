@@ -79,7 +79,7 @@ def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tupl
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
     sampling = settings.sampling
     predicted = sampling.predicted_variance
-    return build_scanner(settings.operator, prior.grid, settings.seed), build_sampler(
+    return build_scanner(settings.operator, prior.ct_grid, settings.seed), build_sampler(
         sampling.sampler,
         sampling.options,
         steps=sampling.steps,

@@ -110,7 +110,7 @@ def run_evaluation(
         scanner_and_sampler(bundle, job.run.detection)  # wrong settings are said before anything long begins
         study = collect_study(
             job.scans,
-            bundle.grid,
+            bundle.ct_grid,
             job.study,
             progress=lambda done, total: watch.tell("inserting lesions", done, total),
             check=watch.check,
@@ -118,7 +118,7 @@ def run_evaluation(
         reference = None
         if job.reference and job.baselines:
             per_scan = max(1, round(job.run.reference_slices / len(job.reference)))
-            reference = healthy_reference(job.reference, bundle.grid, per_scan, watch)
+            reference = healthy_reference(job.reference, bundle.ct_grid, per_scan, watch)
         outcome = run_study(
             study,
             bundle,

@@ -138,7 +138,7 @@ def klip_maps(
     densities = accumulator.density().cpu().split([len(some) for some in terms.values()], dim=1)
     maps = {}
     for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        sizes = block_maps(density, scores[name].blocks(bundle.grid.pixel_mm))
+        sizes = block_maps(density, scores[name].blocks(bundle.ct_grid.pixel_mm))
         maps[name] = combine_blocks(sizes, null.scales).astype(np.float32)
         if not np.isfinite(maps[name]).all():
             raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
@@ -167,7 +167,7 @@ def run_study(
     """
     watch = watch or Watch()
     meter = NetworkMeter(bundle.on(device).denoiser, watch)
-    kept_reference = load_reference(bundle.folder, bundle.grid.shape)
+    kept_reference = load_reference(bundle.folder, bundle.ct_grid.shape)
     reference = reference or kept_reference
     if reference is not None:
         reference = reference.evenly(settings.reference_slices)
@@ -196,7 +196,7 @@ def run_study(
                         study.body[number],
                         study.lesion[number],
                         method.block,
-                        bundle.grid.pixel_mm,
+                        bundle.ct_grid.pixel_mm,
                     )
                 )
         watch.tell("evaluating slices", numbers.stop, len(study))
@@ -373,7 +373,7 @@ def _methods(
         Method(
             name,
             "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
-            min(settings.scored_by(name).score.blocks(bundle.grid.pixel_mm)),
+            min(settings.scored_by(name).score.blocks(bundle.ct_grid.pixel_mm)),
             {"from": nulls[name].source or "slices without anomaly"} | nulls[name].identity(),
         )
         for name in settings.scores

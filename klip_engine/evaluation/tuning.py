@@ -108,14 +108,14 @@ def run_tuning(
         scanner_and_sampler(bundle, job.settings)
         study = collect_study(
             job.scans,
-            bundle.grid,
+            bundle.ct_grid,
             StudySettings((TUNING_KIND,), job.count, job.healthy_slices, job.settings.seed),
             progress=lambda done, total: watch.tell("inserting stars", done, total),
             check=watch.check,
         )
         candidates = tune(study, bundle, job.settings, job.weightings, device=device, watch=watch)
     best = candidates[0]
-    settings = tuned_settings(job.settings, best, bundle.grid.pixel_mm).to_dict()
+    settings = tuned_settings(job.settings, best, bundle.ct_grid.pixel_mm).to_dict()
     _write(job.record, tuning_document(candidates, study, job.settings, bundle.identity()))
     _write(job.out, {"settings": settings})
     return best

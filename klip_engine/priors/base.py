@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,28 @@ class Denoiser(Protocol):
     def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
         """E[x0 | x_t = x] for a batch [batch, channels, height, width] at one noise level."""
         ...
+
+
+class NetworkDenoiser(nn.Module):
+    """A `Denoiser` with weights, all of them in `network`: what the families of `priors.families` share."""
+
+    family: ClassVar[str]
+    channels: int
+    image_shape: tuple[int, int]
+    sigma_min: float
+    sigma_max: float
+    data_variance: float
+    network: nn.Module
+
+    def config(self) -> dict[str, Any]:
+        """Plain data from which the family builds this denoiser again, without its weights."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> PriorMean:
+        """E[x0 | x_t = x]; x [batch, channels, h, w], sigma [batch], one noise level for each image."""
+        raise NotImplementedError
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
+        """The `Denoiser` protocol: one noise level for the whole batch; carries gradients when x does."""
+        result: PriorMean = self(x, torch.full((x.shape[0],), float(sigma), dtype=x.dtype, device=x.device))
+        return result

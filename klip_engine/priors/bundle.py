@@ -1,14 +1,15 @@
 """Priors on disk: a MONAI bundle with safetensors weights, a model card and a hash.
 
-    NAME/configs/metadata.json   MONAI's fields, and under "klip" the schema, grid, noise range, hash, training
-    NAME/configs/inference.json  the network as MONAI describes it, and our preconditioning
+    NAME/configs/metadata.json   MONAI's fields, and under "klip" the schema, family, grid or image, hash, training
+    NAME/configs/inference.json  the network as MONAI describes it, and what the prior's family adds to it
     NAME/models/model.safetensors
     NAME/docs/README.md          the model card
     NAME/null/*.json             null distributions (written by `klip-engine calibrate`)
     NAME/reference/              healthy slices for null distributions of new settings (`priors.reference`)
 
-Loading runs no code from the bundle: the only network class accepted is MONAI's `DiffusionModelUNet`, its
-arguments are plain data, and weights are safetensors.
+Priors of CT have a working grid; those of other pictures have none, but an "image" (shape, channels, value_range).
+Loading runs no code from the bundle: only registered families (`priors.families`) and networks
+(`priors.architectures`) are built, their arguments are plain data, and weights are safetensors.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from klip_engine.errors import InputError, PriorError, ResourceError
-from klip_engine.priors.edm import EDMDenoiser
-from klip_engine.priors.network import NETWORK_TARGET, build_network
+from klip_engine.priors.base import Denoiser, NetworkDenoiser
+from klip_engine.priors.families import DEFAULT_FAMILY, Family, family_of, find_family
 from klip_engine.volume import WorkingGrid
 
 SCHEMA = "klip-prior/1"
@@ -36,23 +38,39 @@ DEFAULT_PRIOR = "default"
 _BUILT_IN = Path(__file__).resolve().parent.parent / "data" / "priors"
 _NAME = re.compile(r"^[A-Za-z0-9_-]+$")
 _WEIGHTS = Path("models") / "model.safetensors"
+_VALUE_RANGE = [-1, 1]
 
 
 @dataclass(frozen=True)
 class PriorBundle:
-    """A loaded prior: the denoiser, the grid it works on, and what identifies it."""
+    """A loaded prior: the denoiser, the grid it works on (None: it is not of CT), and what identifies it."""
 
     name: str
-    denoiser: EDMDenoiser
-    grid: WorkingGrid
+    denoiser: Denoiser
+    grid: WorkingGrid | None
     sha256: str
     folder: Path
     training: dict[str, Any]
 
+    @property
+    def family(self) -> str:
+        """Which of the families in `priors.families` it is of."""
+        return str(getattr(self.denoiser, "family", "unknown"))
+
+    @property
+    def ct_grid(self) -> WorkingGrid:
+        """The working grid; raises PriorError for a prior that is not of CT."""
+        if self.grid is None:
+            raise PriorError(
+                f"the prior '{self.name}' is of pictures, not of CT: it has no working grid; use another"
+            )
+        return self.grid
+
     def on(self, device: str) -> PriorBundle:
         """The same prior with its network on a device; raises ResourceError when it does not fit there."""
         try:
-            self.denoiser.to(torch.device(device))
+            if isinstance(self.denoiser, nn.Module):
+                self.denoiser.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ResourceError(f"the device '{device}' cannot hold the prior: {_first_line(error)}") from error
         return self
@@ -74,8 +92,9 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
         known = ", ".join(sorted(p.name for p in _BUILT_IN.glob("*") if p.is_dir())) or "none"
         raise PriorError(f"no prior '{name}': neither a bundle folder nor a built-in one (built in: {known})")
     klip = _schema(folder)
+    family = find_family(str(klip.get("family", DEFAULT_FAMILY)))
     try:
-        bundle = _load(folder, klip)
+        bundle = _load(folder, klip, family)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, InputError, SafetensorError) as error:
         raise PriorError(f"the prior {folder} is damaged: {_first_line(error)}") from error
     return bundle.on(device)
@@ -83,35 +102,45 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
 
 def save_bundle(
     folder: Path,
-    denoiser: EDMDenoiser,
-    grid: WorkingGrid,
-    network: dict[str, Any],
+    denoiser: NetworkDenoiser,
+    grid: WorkingGrid | None,
     *,
     training: dict[str, Any],
     model_card: str,
     description: str,
+    dtype: torch.dtype = torch.float16,
 ) -> str:
-    """Write a bundle and return its sha256 (weights, network and grid); weights are stored as float16.
+    """Write a bundle and return its sha256 (weights, family, network and grid).
 
-    network: MONAI's keyword arguments; training: what the prior saw, for metadata and results. Every file is
+    grid: None for a prior that is not of CT, with images in [-1, 1]; training: what the prior saw, for metadata and
+    results; dtype: of the stored weights. Raises PriorError for a denoiser of no registered family. Every file is
     complete before the first takes its place; a bundle torn between two versions would not have its own hash.
     """
-    weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.network.state_dict().items()}
-    config = _inference_config(denoiser, network)
+    family = family_of(denoiser)
+    config = find_family(family).config_of(denoiser)
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in denoiser.network.state_dict().items()
+    }
     weight_bytes = save(weights)
-    sha256 = _hash(weight_bytes, config, asdict(grid))
+    stored_grid = None if grid is None else asdict(grid)
+    sha256 = _hash(weight_bytes, config, stored_grid, family)
     klip = {
         "schema": SCHEMA,
         "name": folder.name,
-        "grid": asdict(grid),
+        "family": family,
+        "grid": stored_grid,
         "sha256": sha256,
         "training": training,
     }
+    if grid is None:
+        klip["image"] = _image(denoiser)
+    metadata = _monai_metadata(denoiser, description, ct=grid is not None)
     files = {
         _WEIGHTS: weight_bytes,
         Path("configs") / "inference.json": _json(config),
         Path("docs") / "README.md": model_card.encode(),
-        Path("configs") / "metadata.json": _json(_monai_metadata(denoiser, description) | {"klip": klip}),
+        Path("configs") / "metadata.json": _json(metadata | {"klip": klip}),
     }
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +150,18 @@ def save_bundle(
     return sha256
 
 
-def _hash(weights: bytes, config: dict[str, Any], grid: dict[str, Any]) -> str:
-    """sha256 of everything that makes the denoiser what it is."""
-    rest = json.dumps({"config": config, "grid": grid}, sort_keys=True, separators=(",", ":"))
+def _image(denoiser: Denoiser) -> dict[str, Any]:
+    """The images of a prior that is not of CT."""
+    return {"shape": list(denoiser.image_shape), "channels": denoiser.channels, "value_range": _VALUE_RANGE}
+
+
+def _hash(weights: bytes, config: dict[str, Any], grid: dict[str, Any] | None, family: str) -> str:
+    """sha256 of everything that makes the denoiser what it is; the family counts where it is not the default,
+    which has no name in older bundles."""
+    what: dict[str, Any] = {"config": config, "grid": grid}
+    if family != DEFAULT_FAMILY:
+        what["family"] = family
+    rest = json.dumps(what, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(weights + rest.encode()).hexdigest()
 
 
@@ -144,52 +182,38 @@ def _schema(folder: Path) -> dict[str, Any]:
     return klip
 
 
-def _load(folder: Path, klip: dict[str, Any]) -> PriorBundle:
+def _load(folder: Path, klip: dict[str, Any], family: Family) -> PriorBundle:
     config = json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8"))
-    network = dict(config["network_def"])
-    if network.pop("_target_") != NETWORK_TARGET:
-        raise ValueError(f"its network is not {NETWORK_TARGET}")
-    preconditioning = dict(config["preconditioning"])
-    shape = tuple(preconditioning.pop("image_shape"))
-    sha256 = _hash((folder / _WEIGHTS).read_bytes(), config, klip["grid"])
+    denoiser = family.build(config)
+    sha256 = _hash((folder / _WEIGHTS).read_bytes(), config, klip["grid"], klip.get("family", DEFAULT_FAMILY))
     if sha256 != klip["sha256"]:
         raise ValueError("its weights, network or grid do not have the hash that metadata.json states")
-    denoiser = EDMDenoiser(build_network(network), shape, **preconditioning)
-    weights = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
-    denoiser.network.load_state_dict(weights)
-    grid = WorkingGrid(**(klip["grid"] | {"shape": tuple(klip["grid"]["shape"])}))
-    if grid.shape != shape:
-        raise ValueError(f"its grid {grid.shape} and its network {shape} differ")
+    stored = load_file(folder / _WEIGHTS)
+    denoiser.network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
+    grid = None
+    if klip["grid"] is not None:
+        grid = WorkingGrid(**(klip["grid"] | {"shape": tuple(klip["grid"]["shape"])}))
+        if (1, grid.shape) != (denoiser.channels, denoiser.image_shape):
+            raise ValueError(f"its grid {grid.shape} and its network {denoiser.image_shape} differ")
+    elif klip["image"] != _image(denoiser):
+        raise ValueError(f"its images are {klip['image']}, its network's {_image(denoiser)}")
     frozen = denoiser.eval().requires_grad_(False)
     return PriorBundle(klip["name"], frozen, grid, sha256, folder, klip["training"])
 
 
-def _inference_config(denoiser: EDMDenoiser, network: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "network_def": {"_target_": NETWORK_TARGET} | network,
-        "preconditioning": {
-            "image_shape": list(denoiser.image_shape),
-            "space_to_depth": denoiser.space_to_depth,
-            "data_mean": denoiser.data_mean,
-            "sigma_data": denoiser.sigma_data,
-            "sigma_min": denoiser.sigma_min,
-            "sigma_max": denoiser.sigma_max,
-        },
-    }
-
-
-def _monai_metadata(denoiser: EDMDenoiser, description: str) -> dict[str, Any]:
+def _monai_metadata(denoiser: Denoiser, description: str, ct: bool) -> dict[str, Any]:
     """The fields MONAI's bundle specification asks for."""
+    names = ["HU / 1000, clipped"] if ct else [f"channel {n}, scaled" for n in range(denoiser.channels)]
     image = {
         "type": "image",
-        "format": "hounsfield",
-        "modality": "CT",
-        "num_channels": 1,
+        "format": "hounsfield" if ct else "magnitude",
+        "modality": "CT" if ct else "photograph",
+        "num_channels": denoiser.channels,
         "spatial_shape": list(denoiser.image_shape),
         "dtype": "float32",
-        "value_range": [-1, 1],
+        "value_range": _VALUE_RANGE,
         "is_patch_data": False,
-        "channel_def": {"0": "HU / 1000, clipped"},
+        "channel_def": {str(number): name for number, name in enumerate(names)},
     }
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -200,7 +224,7 @@ def _monai_metadata(denoiser: EDMDenoiser, description: str) -> dict[str, Any]:
         "pytorch_version": package_metadata.version("torch").split("+")[0],
         "numpy_version": package_metadata.version("numpy"),
         "required_packages_version": {"safetensors": package_metadata.version("safetensors")},
-        "task": "Diffusion prior of healthy CT slices",
+        "task": "Diffusion prior of healthy CT slices" if ct else "Diffusion prior of images",
         "description": description,
         "authors": "KLIP for 3D Slicer",
         "copyright": "See docs/README.md for the attributions of the training data",

@@ -6,22 +6,26 @@ and equation 7; the per-pixel log variance is the second output channel, trained
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from klip_engine.priors.base import PriorMean
+from klip_engine.priors.architectures import network_definition, network_from
+from klip_engine.priors.base import NetworkDenoiser, PriorMean
 
 _LOG_VARIANCE_RANGE = (-14.0, 4.0)
 
 
-class EDMDenoiser(nn.Module):
+class EDMDenoiser(NetworkDenoiser):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with F a network on a space-to-depth grid.
 
     The network gets the scaled image and two position channels (column and row in [-1, 1]), folded
     `space_to_depth` times, and returns the residual and the log of its variance, folded the same way.
     """
 
+    family = "edm"
     channels = 1
 
     def __init__(
@@ -72,6 +76,23 @@ class EDMDenoiser(nn.Module):
         mean = self.data_mean + c_skip * (x - self.data_mean) + c_out * f
         return PriorMean(mean, log_variance + 2.0 * c_out.log())
 
-    def denoise(self, x: torch.Tensor, sigma: float) -> PriorMean:
-        """The `Denoiser` protocol: one noise level for the whole batch; carries gradients when x does."""
-        return self(x, torch.full((x.shape[0],), float(sigma), dtype=x.dtype, device=x.device))
+    def config(self) -> dict[str, Any]:
+        """Network and preconditioning as a bundle holds them."""
+        return {
+            "network_def": network_definition(self.network),
+            "preconditioning": {
+                "image_shape": list(self.image_shape),
+                "space_to_depth": self.space_to_depth,
+                "data_mean": self.data_mean,
+                "sigma_data": self.sigma_data,
+                "sigma_min": self.sigma_min,
+                "sigma_max": self.sigma_max,
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EDMDenoiser:
+        """The denoiser `config` describes, with fresh weights."""
+        preconditioning = dict(config["preconditioning"])
+        shape = tuple(preconditioning.pop("image_shape"))
+        return cls(network_from(config["network_def"]), shape, **preconditioning)

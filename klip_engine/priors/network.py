@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-
+from klip_engine.priors.architectures import build_network
 from klip_engine.priors.edm import EDMDenoiser
-
-NETWORK_TARGET = "monai.networks.nets.DiffusionModelUNet"
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,6 @@ class NetworkConfig:
         return {"spatial_dims": 2, "in_channels": 3 * folded, "out_channels": 2 * folded} | {
             name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()
         }
-
-
-def build_network(arguments: dict[str, Any]) -> nn.Module:
-    """A `DiffusionModelUNet` from MONAI's keyword arguments."""
-    from monai.networks.nets import DiffusionModelUNet
-
-    return DiffusionModelUNet(**arguments)
 
 
 def build_denoiser(config: NetworkConfig, image_shape: tuple[int, int]) -> EDMDenoiser:

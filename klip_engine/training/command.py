@@ -91,7 +91,6 @@ def run_training(
         job.bundle,
         denoiser,
         job.grid,
-        job.settings.network.monai_arguments(),
         training=facts,
         model_card=model_card(job.bundle.name, job.grid, data, facts, job.note),
         description="Diffusion prior of healthy axial CT slices for KLIP anomaly detection",

@@ -39,7 +39,7 @@ def prior(tmp_path_factory) -> Path:
     """An untrained network: the Wiener filter of N(mean, variance)."""
     folder = tmp_path_factory.mktemp("priors") / "wiener"
     save_bundle(
-        folder, build_denoiser(NETWORK, GRID.shape), GRID, NETWORK.monai_arguments(),
+        folder, build_denoiser(NETWORK, GRID.shape), GRID,
         training={"patients": 0}, model_card="# wiener\n", description="a Gaussian prior",
     )  # fmt: skip
     return folder

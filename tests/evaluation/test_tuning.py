@@ -32,7 +32,7 @@ SETTINGS = DetectionSettings(sampling=SamplingSettings(steps=4), batch_slices=4,
 def bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tuning") / "wiener"
     save_bundle(
-        folder, build_denoiser(NETWORK, GRID.shape), GRID, NETWORK.monai_arguments(),
+        folder, build_denoiser(NETWORK, GRID.shape), GRID,
         training={"patients": 0}, model_card="# wiener\n", description="a Gaussian prior",
     )  # fmt: skip
     return folder

@@ -30,7 +30,6 @@ def prior(tmp_path_factory) -> Path:
         folder,
         build_denoiser(NETWORK, GRID.shape),
         GRID,
-        NETWORK.monai_arguments(),
         training={"patients": 0},
         model_card="# wiener\n",
         description="a Gaussian prior",

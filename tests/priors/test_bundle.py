@@ -10,8 +10,10 @@ import torch
 
 from klip_engine.errors import PriorError
 from klip_engine.priors import load_prior, save_bundle
+from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.volume import WorkingGrid
+from tests.conftest import GaussianPrior
 
 GRID = WorkingGrid((32, 48), 8.0)
 TINY = NetworkConfig((16, 16), (1, 1), (False, False), 8, 8)
@@ -27,7 +29,6 @@ def bundle(tmp_path: Path) -> Path:
         tmp_path / "tiny",
         denoiser,
         GRID,
-        TINY.monai_arguments(),
         training={"patients": 0},
         model_card="# tiny\n",
         description="a tiny prior",
@@ -121,3 +122,46 @@ def test_a_folder_in_the_way_does_not_shadow_a_built_in_prior(bundle, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert load_prior("default").training["patients"] > 0
     assert load_prior("./default").training["patients"] == 0
+
+
+def test_an_unknown_family_is_answered_with_the_known_ones(bundle):
+    _edit(bundle / "configs" / "metadata.json", lambda m: m["klip"].update(family="oracle"))
+    with pytest.raises(PriorError, match="family 'oracle'.*known: edm"):
+        load_prior(bundle)
+
+
+def test_a_bundle_without_a_family_is_the_default_kind_with_the_same_hash(bundle):
+    before = load_prior(bundle).sha256
+    _edit(bundle / "configs" / "metadata.json", lambda m: m["klip"].pop("family"))
+    prior = load_prior(bundle)
+    assert (prior.family, prior.sha256) == ("edm", before)
+
+
+def test_the_shipped_prior_keeps_its_hash():
+    assert load_prior().sha256 == "6791a9ffc58e965f7cece14e4273df9df268fa6365dca2792aedd002b89d1649"
+
+
+def test_a_prior_of_pictures_has_no_working_grid_and_says_what_its_images_are(tmp_path):
+    denoiser = build_denoiser(TINY, (32, 48))
+    save_bundle(tmp_path / "photo", denoiser, None, training={}, model_card="", description="pictures")
+    prior = load_prior(tmp_path / "photo")
+    assert prior.grid is None
+    klip = json.loads((tmp_path / "photo" / "configs" / "metadata.json").read_text())["klip"]
+    assert klip["image"] == {"shape": [32, 48], "channels": 1, "value_range": [-1, 1]}
+    with pytest.raises(PriorError, match="'photo' is of pictures, not of CT"):
+        _ = prior.ct_grid
+    _edit(tmp_path / "photo" / "configs" / "metadata.json", lambda m: m["klip"]["image"].update(value_range=[0, 1]))
+    with pytest.raises(PriorError, match="damaged: its images are"):
+        load_prior(tmp_path / "photo")
+
+
+def test_a_denoiser_of_no_family_or_network_is_not_saved(tmp_path):
+    with pytest.raises(PriorError, match="GaussianPrior.*no registered family"):
+        save_bundle(
+            tmp_path, GaussianPrior(torch.zeros(8, 8), 1.0), None, training={}, model_card="", description=""
+        )
+    with pytest.raises(PriorError, match="Identity.*build_network"):
+        save_bundle(
+            tmp_path, EDMDenoiser(torch.nn.Identity(), (8, 8)), None, training={}, model_card="", description=""
+        )
+    assert not list(tmp_path.iterdir())

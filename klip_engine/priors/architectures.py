@@ -1,0 +1,47 @@
+"""The networks a bundle may name: built from plain data, and able to say from which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from klip_engine.errors import PriorError
+
+NETWORK_TARGET = "monai.networks.nets.DiffusionModelUNet"
+
+
+def build_network(arguments: dict[str, Any], target: str = NETWORK_TARGET) -> nn.Module:
+    """A network of `NETWORKS` from its keyword arguments (plain data); called as network(x, timesteps=t) with
+    x [batch, channels, h, w] and t [batch]. Raises ValueError for one that is not registered."""
+    if target not in NETWORKS:
+        raise ValueError(f"its network is not one of {', '.join(NETWORKS)}")
+    network = NETWORKS[target](**arguments)
+    network.definition = {"_target_": target} | arguments  # type: ignore[assignment]
+    return network
+
+
+def network_from(definition: dict[str, Any]) -> nn.Module:
+    """The network that `network_definition` described; raises ValueError for one that is not registered."""
+    return build_network({k: v for k, v in definition.items() if k != "_target_"}, str(definition["_target_"]))
+
+
+def network_definition(network: nn.Module) -> dict[str, Any]:
+    """A network as a bundle's configs/inference.json holds it, in MONAI's form: "_target_" and keyword arguments.
+
+    Raises PriorError for a network that was not made by `build_network`.
+    """
+    definition = getattr(network, "definition", None)
+    if not isinstance(definition, dict):
+        raise PriorError(f"a {type(network).__name__} cannot be kept in a bundle: build it with build_network")
+    return definition
+
+
+def _diffusion_model_unet(**arguments: Any) -> nn.Module:
+    from monai.networks.nets import DiffusionModelUNet
+
+    return DiffusionModelUNet(**arguments)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {NETWORK_TARGET: _diffusion_model_unet}
