@@ -1,11 +1,12 @@
 """Diffusion priors: denoisers that know healthy anatomy."""
 
-from klip_engine.priors.base import Denoiser, PriorMean
+from klip_engine.priors.base import Denoiser, PatchTiled, PriorMean
 from klip_engine.priors.bundle import PriorBundle, load_prior, save_bundle
 from klip_engine.priors.reference import ReferenceSlices, load_reference, save_reference
 
 __all__ = [
     "Denoiser",
+    "PatchTiled",
     "PriorBundle",
     "PriorMean",
     "ReferenceSlices",

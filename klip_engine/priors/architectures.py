@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn import functional
 
 from klip_engine.errors import PriorError
 
@@ -36,6 +38,13 @@ def network_definition(network: nn.Module) -> dict[str, Any]:
     if not isinstance(definition, dict):
         raise PriorError(f"a {type(network).__name__} cannot be kept in a bundle: build it with build_network")
     return definition
+
+
+def folded(network: nn.Module, x: torch.Tensor, time: torch.Tensor, factor: int) -> torch.Tensor:
+    """The network's answer to x [batch, channels, h, w] on a grid `factor` times coarser along both axes, with
+    factor^2 times the channels in and out; time [batch]."""
+    out: torch.Tensor = network(functional.pixel_unshuffle(x, factor), timesteps=time)
+    return functional.pixel_shuffle(out, factor)
 
 
 def _diffusion_model_unet(**arguments: Any) -> nn.Module:

@@ -43,6 +43,21 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class PatchTiled(Denoiser, Protocol):
+    """A whole-image denoiser put together from patches on a regular grid, as in PaDIS (Hu et al. 2024).
+
+    Its own `denoise` uses the grid at offset (0, 0). Averaged over offsets, no pixel lies at a seam.
+    """
+
+    patch: int
+    """Side of the square patches in pixels, the period of the grid."""
+
+    def at_offset(self, offset: tuple[int, int]) -> Denoiser:
+        """The same prior with its grid moved by (rows, columns), each from 0 to patch - 1."""
+        ...
+
+
 class NetworkDenoiser(nn.Module):
     """A `Denoiser` with weights, all of them in `network`: what the families of `priors.families` share."""
 

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from klip_engine.errors import InputError, PriorError, ResourceError
+from klip_engine.errors import KlipError, PriorError, ResourceError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.families import DEFAULT_FAMILY, Family, family_of, find_family
 from klip_engine.volume import WorkingGrid
@@ -95,7 +95,16 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
     family = find_family(str(klip.get("family", DEFAULT_FAMILY)))
     try:
         bundle = _load(folder, klip, family)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, InputError, SafetensorError) as error:
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        KlipError,
+        SafetensorError,
+    ) as error:
         raise PriorError(f"the prior {folder} is damaged: {_first_line(error)}") from error
     return bundle.on(device)
 
@@ -123,6 +132,8 @@ def save_bundle(
         for name, value in denoiser.network.state_dict().items()
     }
     weight_bytes = save(weights)
+    if grid is not None:
+        _check_fit(denoiser, grid)
     stored_grid = None if grid is None else asdict(grid)
     sha256 = _hash(weight_bytes, config, stored_grid, family)
     klip = {
@@ -148,6 +159,14 @@ def save_bundle(
     for path in files:
         os.replace((folder / path).with_suffix(".partial"), folder / path)
     return sha256
+
+
+def _check_fit(denoiser: Denoiser, grid: WorkingGrid) -> None:
+    if (1, grid.shape) != (denoiser.channels, denoiser.image_shape):
+        raise PriorError(
+            f"its images of {denoiser.image_shape} pixels in {denoiser.channels} channels do not fit the working grid "
+            f"of CT, {grid.shape} in one"
+        )
 
 
 def _image(denoiser: Denoiser) -> dict[str, Any]:
@@ -193,8 +212,7 @@ def _load(folder: Path, klip: dict[str, Any], family: Family) -> PriorBundle:
     grid = None
     if klip["grid"] is not None:
         grid = WorkingGrid(**(klip["grid"] | {"shape": tuple(klip["grid"]["shape"])}))
-        if (1, grid.shape) != (denoiser.channels, denoiser.image_shape):
-            raise ValueError(f"its grid {grid.shape} and its network {denoiser.image_shape} differ")
+        _check_fit(denoiser, grid)
     elif klip["image"] != _image(denoiser):
         raise ValueError(f"its images are {klip['image']}, its network's {_image(denoiser)}")
     frozen = denoiser.eval().requires_grad_(False)

@@ -8,7 +8,10 @@ from typing import Any
 
 from klip_engine.errors import PriorError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
+from klip_engine.priors.ddpm import DDPMDenoiser
 from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.patches import PatchEDMDenoiser
+from klip_engine.priors.ve import VEDenoiser
 
 DEFAULT_FAMILY = "edm"
 """Of bundles that name none: they are older than families."""
@@ -27,6 +30,9 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "edm": Family(EDMDenoiser.from_config, EDMDenoiser.config),
+    "patch-edm": Family(PatchEDMDenoiser.from_config, PatchEDMDenoiser.config),
+    "ddpm": Family(DDPMDenoiser.from_config, DDPMDenoiser.config),
+    "ve": Family(VEDenoiser.from_config, VEDenoiser.config),
 }
 
 
