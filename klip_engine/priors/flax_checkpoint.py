@@ -90,7 +90,9 @@ def _flat(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Array]:
         return {prefix: _joined(tree)}
     if isinstance(tree, dict):
         parts = {str(name): part for name, part in tree.items()}
-        below = {name: _flat(part, f"{prefix}/{name}" if prefix else name, depth + 1) for name, part in parts.items()}
+        below = {
+            name: _flat(part, f"{prefix}/{name}" if prefix else name, depth + 1) for name, part in parts.items()
+        }
         return {path: array for arrays in below.values() for path, array in arrays.items()}
     return {prefix: np.asarray(tree)} if isinstance(tree, np.ndarray | np.generic | int | float) else {}
 

@@ -127,7 +127,13 @@ class NCSNpp(nn.Module):
 class ResnetBlock(nn.Module):
     """Residual block of BigGAN: the resolution changes after the first nonlinearity, on both branches."""
 
-    def __init__(self, channels: int, out_channels: int, embedding: int, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        embedding: int,
+        change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.change = change
         self.GroupNorm_0 = _group_norm(channels)

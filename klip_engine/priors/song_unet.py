@@ -25,8 +25,8 @@ class SongUNet(nn.Module):
     h and w are divisible by 2^(levels - 1). img_resolution only names the levels and places the attention: the
     network runs on other sizes, as PaDIS does. embedding_type "positional" (DDPM++) or "fourier" (NCSN++);
     encoder_type "standard" (DDPM++), "residual" (NCSN++) or "skip"; decoder_type "standard" or "skip". Class labels
-    are not supported; augmentation labels have their weights but are taken as zero, as they are in sampling. Raises
-    ValueError for another type.
+    are not supported; augmentation labels have their weights but are taken as zero, as they are in sampling.
+    c_noise is time_scale times the time it is called with. Raises ValueError for another type.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class SongUNet(nn.Module):
         encoder_type: str = "standard",
         decoder_type: str = "standard",
         resample_filter: Sequence[float] = (1, 1),
+        time_scale: float = 1.0,
     ) -> None:
         super().__init__()
         for value, known in (
@@ -56,6 +57,7 @@ class SongUNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"a SongUNet has no part of type '{value}' (known: {', '.join(known)})")
+        self.time_scale = time_scale
         noise_channels = model_channels * channel_mult_noise
         width = model_channels * channel_mult_emb
         common: dict[str, Any] = {"embedding": width, "dropout": dropout, "taps": resample_filter}
@@ -110,8 +112,8 @@ class SongUNet(nn.Module):
                 self.dec[f"{name}_aux_conv"] = Resample(channels, out_channels, 3)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """x [batch, in_channels, h, w]; timesteps [batch]: c_noise of the preconditioning."""
-        embedding = self.map_layer0(self.map_noise(timesteps))
+        """x [batch, in_channels, h, w]; timesteps [batch]."""
+        embedding = self.map_layer0(self.map_noise(self.time_scale * timesteps))
         embedding = functional.silu(self.map_layer1(functional.silu(embedding)))
         side = x
         skips: list[torch.Tensor] = []
