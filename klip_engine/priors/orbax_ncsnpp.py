@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,47 @@ from klip_engine.errors import PriorError
 from klip_engine.priors.flax_checkpoint import Array
 
 _AVERAGED = "params_ema/"
+
+
+@dataclass(frozen=True)
+class NCSNppConfig:
+    """What a checkpoint does not say of itself; the names are those of the published configurations.
+
+    Everything else is as in all of them: Fourier features, FIR resampling (1, 3, 3, 1), BigGAN blocks, input and
+    output skips that are summed, images in [0, 1]. Raises TypeError for values of another type.
+    """
+
+    image_size: int
+    nf: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    sigma_max: float
+    sigma_min: float = 0.01
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("ch_mult", "attn_resolutions"):
+            object.__setattr__(self, name, tuple(int(n) for n in getattr(self, name)))
+
+    def network_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `priors.ncsnpp.NCSNpp` as plain data."""
+        return {
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "nf": self.nf,
+            "ch_mult": list(self.ch_mult),
+            "num_res_blocks": self.num_res_blocks,
+            "attn_resolutions": list(self.attn_resolutions),
+        }
+
+
+CONFIGURATIONS = {
+    "ct2d_320": NCSNppConfig(320, 32, (1, 1, 2, 2, 2, 2, 2), 2, (20,), sigma_max=128.0),
+    "ldct_512": NCSNppConfig(512, 16, (1, 2, 4, 8, 16, 32, 32), 1, (16,), sigma_max=220.0),
+    "ct2d": NCSNppConfig(128, 64, (1, 1, 2, 2, 2, 2), 2, (16,), sigma_max=55.0),
+}
+"""Published as configs/ve/ct2d_320_ncsnpp_continuous, ldct_512_ncsnpp_continuous and ct2d_ncsnpp_continuous."""
 
 
 def averaged_parameters(arrays: Mapping[str, Array]) -> dict[str, Array]:
