@@ -5,9 +5,10 @@
     FOLDER/unet/diffusion_pytorch_model.safetensors
     FOLDER/scheduler/scheduler_config.json                    the noise schedule and what the network predicts
 
-Only plain data and safetensors are read: no pipeline class is loaded, nothing is fetched. Between two training times
-and in the unit of the engine the model is a DDPM as in `priors.ddpm`; the network may predict the noise, the clean
-image, or v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, "Progressive Distillation", ICLR 2022).
+Only plain data and safetensors are read: no pipeline class is loaded, nothing is fetched. Between two training
+times and in the unit of the engine the model is a DDPM as in `priors.ddpm`; the network may predict the noise, the
+clean image, or v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, "Progressive Distillation", ICLR 2022).
+The scheduler's own clipping of its estimate to [-1, 1] (clip_sample) is not done: it would stop gradients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ class UNet2D(nn.Module):
             from diffusers import UNet2DModel
         except ImportError as error:
             raise ImportError('pip install "klip-engine[diffusers]"') from error
-        self.unet: nn.Module = UNet2DModel(**arguments)
+        self.unet = UNet2DModel(**arguments)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x [batch, channels, h, w], timesteps [batch], which may lie between training times."""
@@ -119,7 +121,7 @@ def read_pipeline(folder: Path) -> tuple[DiffusersDenoiser, str]:
 
 
 def schedule_betas(config: dict[str, Any]) -> list[float]:
-    """The betas of a diffusers scheduler from its configuration: linear, scaled_linear, squaredcos_cap_v2 or stored.
+    """The betas of a diffusers scheduler from its configuration: linear, scaled_linear, squaredcos_cap_v2, stored.
 
     Raises ValueError for another schedule.
     """
@@ -137,7 +139,7 @@ def schedule_betas(config: dict[str, Any]) -> list[float]:
         return [float(b) for b in roots**2]
     if kind == "squaredcos_cap_v2":  # Nichol and Dhariwal 2021, equation 17, with beta at most 0.999
         alpha_bar = [math.cos((n / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for n in range(steps + 1)]
-        return [min(1 - after / before, 0.999) for before, after in zip(alpha_bar, alpha_bar[1:], strict=False)]
+        return [min(1 - after / before, 0.999) for before, after in pairwise(alpha_bar)]
     raise ValueError(f"its noise schedule '{kind}' is not linear, scaled_linear or squaredcos_cap_v2")
 
 

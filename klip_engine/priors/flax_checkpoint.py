@@ -1,7 +1,7 @@
 """Checkpoints of flax: one msgpack file, or an Orbax folder, read as a flat dictionary of arrays.
 
-- flax.training.checkpoints writes one msgpack file (`checkpoint_101`): nested maps, arrays as extension type 1 (shape,
-  type name, bytes), numpy scalars as type 3, arrays beyond a gigabyte in chunks.
+- flax.training.checkpoints writes one msgpack file (`checkpoint_101`): nested maps, arrays as extension type 1
+  (shape, type name, bytes), numpy scalars as type 3, arrays beyond a gigabyte in chunks.
 - Orbax writes a folder: `_METADATA` or a msgpack file `checkpoint` describes the tree, the arrays lie in zarr
   arrays, each in a folder of its own or all in one OCDBT store (`manifest.ocdbt`). Needs `tensorstore`.
 

@@ -1,4 +1,4 @@
-"""Published weights as bundles: read once, without executing anything, and kept as safetensors with a model card."""
+"""Published weights as bundles: read once, executing nothing of them, kept as safetensors with a model card."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _UNKNOWN = "unknown: ask whoever published the weights before using or passing t
 class ImportSettings:
     """What the file does not say and only the user knows.
 
-    kind: a name of `KINDS`. hu: the Hounsfield units that the ends of `values` mean, None for a prior of pictures in
-    [-1, 1]; values: the range of pixel values the network was trained on, None for the usual one of the kind.
+    kind: a name of `KINDS`. hu: the Hounsfield units that the ends of `values` mean, None for a prior of pictures
+    in [-1, 1]; values: the range of pixel values the network was trained on, None for the usual one of the kind.
     pixel_mm: pixel size of CT. shape: rows and columns of whole images, None for the size that the file states.
     patch: size of patches. configuration: of an NCSN++, a known name or a JSON file. licence, source: for the card.
     """
@@ -199,8 +199,8 @@ def _check_size(size: tuple[int, int], levels: int) -> None:
     factor = 2 ** (levels - 1)
     if min(size) < 1 or size[0] % factor or size[1] % factor:
         raise UsageError(
-            f"{size[0]} x {size[1]} pixels cannot be halved {levels - 1} times, as this network does: choose multiples "
-            f"of {factor} (--shape, --patch-size)"
+            f"{size[0]} x {size[1]} pixels cannot be halved {levels - 1} times, as this network does: choose "
+            f"multiples of {factor} (--shape, --patch-size)"
         )
 
 
@@ -241,7 +241,8 @@ def _model_card(
     unit = f"pictures in [-1, 1], {denoiser.channels} channel(s)"
     if grid is not None:
         hu_low, hu_high = facts["hu"]
-        unit = f"CT on pixels of {grid.pixel_mm:g} mm; the network's {low:g} to {high:g} are {hu_low:g} to {hu_high:g} HU"
+        unit = f"CT on pixels of {grid.pixel_mm:g} mm"
+        unit += f"; the network's {low:g} to {high:g} are {hu_low:g} to {hu_high:g} HU"
     licence = _UNKNOWN if facts["licence"] == "unknown" else facts["licence"]
     return "\n".join(
         [

@@ -20,7 +20,7 @@ _HALF = math.sqrt(0.5)
 
 
 class NCSNpp(nn.Module):
-    """sigma times the score: [batch, channels, h, w] with values around [0, 1], log sigma [batch] -> the same shape.
+    """sigma times the score: [batch, channels, h, w], values around [0, 1], and log sigma -> the same shape.
 
     image_size only says where the attention lies (at the levels with a size in attn_resolutions, and always at the
     coarsest); the network runs on any height and width divisible by 2^(levels - 1).

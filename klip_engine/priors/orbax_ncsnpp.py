@@ -59,8 +59,8 @@ CONFIGURATIONS = {
 def averaged_parameters(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The exponential moving average of the parameters, which is what the published samplers use.
 
-    arrays: of `read_checkpoint`. Takes `params_ema`, at whatever depth, or a tree that is the parameters alone; raises
-    PriorError when neither is there.
+    arrays: of `read_checkpoint`. Takes `params_ema`, at whatever depth, or a tree that is the parameters alone;
+    raises PriorError when neither is there.
     """
     for path in arrays:
         start = f"/{path}".find(f"/{_AVERAGED}")
@@ -77,7 +77,7 @@ def averaged_parameters(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def torch_weights(parameters: Mapping[str, Array]) -> dict[str, torch.Tensor]:
     """Parameters of flax by their names and in the layout of `priors.ncsnpp.NCSNpp`.
 
-    flax keeps convolutions as [h, w, in, out] and dense layers as [in, out], PyTorch as [out, in, h, w] and [out, in];
+    flax keeps convolutions as [h, w, in, out] and dense layers as [in, out], PyTorch the other way round;
     `kernel` and `scale` are `weight` here, and so are the W and b of the attention's 1 x 1 layers (NIN).
     """
     weights = {}

@@ -1,7 +1,7 @@
 """A prior whose network counts its values in another unit than the engine: u = factor (x - offset).
 
-Published networks are trained on images in [0, 1] or [-1, 1] of some window of Hounsfield units; the engine's images
-are x = HU / 1000, those of photographs lie in [-1, 1]. An affine change of unit keeps the noise Gaussian, so that
+Published networks are trained on images in [0, 1] or [-1, 1] of some window of Hounsfield units; the engine's
+images are x = HU / 1000, those of photographs lie in [-1, 1]. An affine change of unit keeps the noise Gaussian:
 
     E[x0 | x, sigma] = offset + E[u0 | factor (x - offset), factor sigma] / factor.
 """

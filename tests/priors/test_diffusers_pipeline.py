@@ -1,4 +1,4 @@
-"""Pipelines saved by diffusers itself: the posterior mean is what their own scheduler says, at every training time."""
+"""Pipelines saved by diffusers itself: the posterior mean is what their own scheduler says."""
 
 from __future__ import annotations
 

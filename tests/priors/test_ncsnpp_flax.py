@@ -32,7 +32,9 @@ def flax_parameters(network: NCSNpp) -> dict[str, Array]:
             shape = (shape[2], shape[3], shape[1], shape[0]) if len(shape) == 4 else shape[::-1]
         shapes["/".join((*layers, kind))] = shape
     return {
-        name: (0.3 * np.sin(1.7 * np.arange(np.prod(shapes[name])) + number)).astype(np.float32).reshape(shapes[name])
+        name: (0.3 * np.sin(1.7 * np.arange(np.prod(shapes[name])) + number))
+        .astype(np.float32)
+        .reshape(shapes[name])
         for number, name in enumerate(sorted(shapes))
     }
 
@@ -66,7 +68,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
 def test_scores_are_those_of_the_published_network(
     options: dict[str, Any], number: int, published: list[list[float]]
 ) -> None:
-    """Four pixels of two images, sigma 0.7 and 9, of what score_inverse_problems' NCSNpp gives with these weights."""
+    """Four pixels of two images, sigma 0.7 and 9, of what score_inverse_problems gives with these weights."""
     network = NCSNpp(16, **options).eval()
     parameters = flax_parameters(network)
     assert len(parameters) == number
@@ -78,10 +80,8 @@ def test_scores_are_those_of_the_published_network(
     np.testing.assert_allclose(score[:, 0, [0, 3, 7, 15], [0, 12, 11, 15]], published, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "levels", "parameters"), [("ct2d_320", 7, None), ("ldct_512", 7, None), ("ct2d", 6, None)]
-)
-def test_published_configurations_build(name: str, levels: int, parameters: None) -> None:
+@pytest.mark.parametrize(("name", "levels"), [("ct2d_320", 7), ("ldct_512", 7), ("ct2d", 6)])
+def test_published_configurations_build(name: str, levels: int) -> None:
     config = CONFIGURATIONS[name]
     with torch.device("meta"):
         network = NCSNpp(**config.network_arguments())
