@@ -144,6 +144,13 @@ def train(
     bfloat16: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
     pixel_mm: Annotated[float, typer.Option(help="Pixel size of the working grid.")] = 3.0,
     shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns of the working grid.")] = (128, 160),
+    family: Annotated[
+        str, typer.Option(help="Kind of prior: edm, patch-edm, ddpm or ve (docs/priors.md).")
+    ] = "edm",
+    patches: Annotated[bool, typer.Option("--patches", help="Short for --family patch-edm.")] = False,
+    patch_size: Annotated[
+        int | None, typer.Option(help="Side of the patches in pixels; default: 56.", min=1)
+    ] = None,
     note: Annotated[
         Path | None,
         typer.Option(help="Markdown to append to the model card (attributions).", exists=True, dir_okay=False),
@@ -157,8 +164,10 @@ def train(
     def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
         from klip_engine.pipeline import pick_device
         from klip_engine.training.command import TrainingJob, run_training
-        from klip_engine.training.trainer import TrainingSettings
+        from klip_engine.training.trainer import TrainingSettings, choose_family, default_network
         from klip_engine.volume import WorkingGrid
+
+        chosen = choose_family(family, patches, patch_size)
 
         job = TrainingJob(
             data=tuple(data),
@@ -174,6 +183,9 @@ def train(
                 bfloat16=bfloat16,
                 seed=seed or 0,
                 device=pick_device(device or "auto"),
+                family=chosen,
+                patch=patch_size or 56,
+                network=default_network(chosen),
             ),
             resume=resume,
             note="" if note is None else note.read_text(encoding="utf-8"),

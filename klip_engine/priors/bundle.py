@@ -170,8 +170,8 @@ def save_bundle(
 def _check_fit(denoiser: Denoiser, grid: WorkingGrid) -> None:
     if (1, grid.shape) != (denoiser.channels, denoiser.image_shape):
         raise PriorError(
-            f"its images of {denoiser.image_shape} pixels in {denoiser.channels} channels do not fit the working grid "
-            f"of CT, {grid.shape} in one"
+            f"its images of {denoiser.image_shape} pixels in {denoiser.channels} channels do not fit the working "
+            f"grid of CT, {grid.shape} in one"
         )
 
 

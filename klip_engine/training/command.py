@@ -10,7 +10,7 @@ from typing import Any
 from klip_engine.errors import UsageError
 from klip_engine.io.sources import find_sources
 from klip_engine.priors import save_bundle
-from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.model_card import model_card, training_facts
 from klip_engine.training.pictures import TrainingDiary, require_matplotlib
@@ -32,8 +32,8 @@ class TrainingJob:
     note: str = ""
 
     def __post_init__(self) -> None:
-        step = self.settings.network.space_to_depth * 2 ** (len(self.settings.network.channels) - 1)
-        if any(length % step for length in self.grid.shape):
+        step = self.settings.network.step
+        if self.settings.family != "patch-edm" and any(length % step for length in self.grid.shape):
             raise UsageError(f"the sides of the working grid must be multiples of {step}, not {self.grid.shape}")
         if not self.resume and (self.bundle / "configs" / "metadata.json").exists():
             raise UsageError(f"{self.bundle} holds a prior already; name another folder")
@@ -65,7 +65,7 @@ def run_training(
     diary = TrainingDiary(folder) if main else None
     last: list[TrainingReport] = []
 
-    def report(now: TrainingReport, denoiser: EDMDenoiser) -> None:
+    def report(now: TrainingReport, denoiser: NetworkDenoiser) -> None:
         last[:] = [now]
         progress("training (permille)", round(1000 * now.fraction), 1000)
         assert diary is not None  # only the main process reports
@@ -92,7 +92,7 @@ def run_training(
         denoiser,
         job.grid,
         training=facts,
-        model_card=model_card(job.bundle.name, job.grid, data, facts, job.note),
-        description="Diffusion prior of healthy axial CT slices for KLIP anomaly detection",
+        model_card=model_card(job.bundle.name, denoiser, job.grid, data, facts, job.note),
+        description=f"Diffusion prior ({denoiser.family}) of healthy axial CT slices for KLIP anomaly detection",
     )
     return facts

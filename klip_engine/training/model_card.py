@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from klip_engine.priors.base import NetworkDenoiser
+from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.training.dataset import SliceSet
 from klip_engine.training.trainer import TrainingReport, TrainingSettings
 from klip_engine.volume import WorkingGrid
+
+_WHAT = {
+    "edm": "MONAI `DiffusionModelUNet` under EDM preconditioning, predicting the mean and the variance of the "
+    "clean slice",
+    "patch-edm": "a patch prior, MONAI `DiffusionModelUNet` under EDM preconditioning, predicting the mean and the "
+    "variance of clean patches from the noisy ones and their position",
+    "ddpm": "a DDPM, MONAI `DiffusionModelUNet` predicting the noise",
+    "ve": "a variance-exploding score model, MONAI `DiffusionModelUNet`",
+}
 
 
 def training_facts(
@@ -30,13 +41,14 @@ def training_facts(
     }
 
 
-def model_card(name: str, grid: WorkingGrid, data: SliceSet, facts: dict[str, Any], note: str) -> str:
+def model_card(
+    name: str, denoiser: NetworkDenoiser, grid: WorkingGrid, data: SliceSet, facts: dict[str, Any], note: str
+) -> str:
     """Markdown: what it is, what it saw, how it was validated, where it fails, and the data's attributions."""
     lines = [
         f"# Prior `{name}`",
         "",
-        "A diffusion prior of CT slices for KLIP: MONAI `DiffusionModelUNet` under EDM preconditioning, "
-        "predicting the mean and the variance of the clean slice. **Research only; not for diagnosis or "
+        f"A diffusion prior of CT slices for KLIP: {_WHAT[denoiser.family]}. **Research only; not for diagnosis or "
         "treatment.**",
         "",
         f"- Working grid: {grid.shape[1]} x {grid.shape[0]} pixels of {grid.pixel_mm:g} mm, axial, HU / 1000 "
@@ -44,6 +56,12 @@ def model_card(name: str, grid: WorkingGrid, data: SliceSet, facts: dict[str, An
         f"- Seen: {facts['slices']} slices of {facts['patients']} patients "
         f"({facts['images_seen']} augmented images).",
     ]
+    if isinstance(denoiser, PatchEDMDenoiser):
+        lines.append(
+            f"- Patches of {denoiser.patch} x {denoiser.patch} pixels, {denoiser.grid_shape[0]} x "
+            f"{denoiser.grid_shape[1]} of them to a slice; around it up to {denoiser.padding[0]} rows and "
+            f"{denoiser.padding[1]} columns of air. Trained on random patches of full, half and quarter side."
+        )
     if facts["validation_error"]:
         patients = ", ".join(facts["validation_patients"])
         lines += [

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from klip_engine.errors import UsageError
-from klip_engine.priors.edm import EDMDenoiser
+from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.training.trainer import TrainingReport
 
@@ -38,7 +38,7 @@ class TrainingDiary:
         with self._history.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def draw(self, denoiser: EDMDenoiser, device: str, samples: int = 8) -> None:
+    def draw(self, denoiser: NetworkDenoiser, device: str, samples: int = 8) -> None:
         """Write progress.png: loss, validation error per noise level, slices drawn from the prior now."""
         from matplotlib.figure import Figure
 
@@ -64,7 +64,7 @@ def _draw_loss(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _draw_validation(axes: Any, rows: list[dict[str, Any]]) -> None:
     checked = [r for r in rows if r["validation"]]
-    axes.set(title="Denoising error on unseen patients", xlabel="images seen", ylabel="1 = untrained")
+    axes.set(title="Denoising error on unseen patients", xlabel="images seen", ylabel="1 = constant gain")
     axes.grid(alpha=0.3)
     if not checked:
         axes.text(0.5, 0.5, "no validation data were given", ha="center", transform=axes.transAxes)

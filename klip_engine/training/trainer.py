@@ -1,9 +1,4 @@
-"""Training of the default prior: EDM denoising with a predicted variance, resumable, on CPU, CUDA or torchrun.
-
-Objective: Karras et al. 2022 (EDM), equation 8, with log-normal noise levels; the squared error is replaced by
-the beta-NLL of Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, equation
-5 (beta = 1/2): quiet tissue counts more than edges, without the mean being given up where variance is high.
-"""
+"""Training of a prior: resumable, on CPU, CUDA or torchrun; what is learned is in `training.objectives`."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +17,12 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
-from klip_engine.priors.edm import EDMDenoiser
-from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.priors.base import NetworkDenoiser
+from klip_engine.priors.network import NetworkConfig, build_ddpm, build_denoiser, build_patch_denoiser, build_ve
 from klip_engine.settings import plain_data
 from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from klip_engine.training.dataset import SliceSet
+from klip_engine.training.objectives import OBJECTIVES, Batch, ObjectiveSettings, build_objective
 from klip_engine.volume import WorkingGrid
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -33,8 +30,9 @@ VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How long and how to train. Exactly one of `minutes` (of training, summed over resumed runs) and `images`
-    sets the length; the learning rate follows a cosine over it."""
+    """What to train, how long and how. Exactly one of `minutes` (of training, summed over resumed runs) and
+    `images` sets the length; the learning rate follows a cosine over it. patch: side of the patches of `patch-edm`.
+    """
 
     minutes: float | None = None
     images: int | None = None
@@ -49,6 +47,8 @@ class TrainingSettings:
     checkpoint_minutes: float = 5.0
     seed: int = 0
     device: str = "cpu"
+    family: str = "edm"
+    patch: int = 56
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -57,12 +57,47 @@ class TrainingSettings:
             raise UsageError("set the length of the training by either minutes or images")
         if (self.minutes if self.images is None else self.images) <= 0:  # type: ignore[operator]
             raise UsageError("the length of the training must be more than nothing")
+        if self.family not in OBJECTIVES:
+            raise UsageError(f"no prior of the family '{self.family}' can be trained; use {', '.join(OBJECTIVES)}")
+        if self.family == "patch-edm" and (self.patch < 1 or self.patch % self.network.step):
+            raise UsageError(f"the patch size must be a multiple of {self.network.step}, not {self.patch}")
+
+    @property
+    def objective(self) -> ObjectiveSettings:
+        """What the loss needs to know."""
+        return ObjectiveSettings(
+            self.sigma_log_mean, self.sigma_log_std, self.beta, self.network.step, self.bfloat16
+        )
+
+    def fresh_denoiser(self, image_shape: tuple[int, int]) -> NetworkDenoiser:
+        """An untrained prior of the family."""
+        build: dict[str, Callable[[NetworkConfig, tuple[int, int]], NetworkDenoiser]] = {
+            "edm": build_denoiser,
+            "patch-edm": partial(build_patch_denoiser, patch=self.patch),
+            "ddpm": build_ddpm,
+            "ve": build_ve,
+        }
+        return build[self.family](self.network, image_shape)
+
+
+def choose_family(family: str, patches: bool, patch_size: int | None) -> str:
+    """The family that was asked for; raises UsageError where the answers contradict each other."""
+    if patches and family not in ("edm", "patch-edm"):
+        raise UsageError(f"patches are trained as the family 'patch-edm', not '{family}'")
+    if patch_size is not None and not patches and family != "patch-edm":
+        raise UsageError("a patch size is for patch priors: add --patches")
+    return "patch-edm" if patches else family
+
+
+def default_network(family: str) -> NetworkConfig:
+    """The network a family is trained with by default; patches are small and stay on their own grid."""
+    return NetworkConfig(space_to_depth=1) if family == "patch-edm" else NetworkConfig()
 
 
 @dataclass(frozen=True)
 class TrainingReport:
     """What the callback hears: images seen, share of the run done, smoothed loss, and at checkpoints the
-    normalised denoising error on the validation slices for each noise level (1 = the untrained network)."""
+    normalised denoising error on the validation slices for each noise level (1 = the best constant gain)."""
 
     images: int
     steps: int
@@ -81,9 +116,9 @@ def train(
     *,
     validation: SliceSet | None = None,
     resume: bool = False,
-    report: Callable[[TrainingReport, EDMDenoiser], None] | None = None,
+    report: Callable[[TrainingReport, NetworkDenoiser], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> EDMDenoiser:
+) -> NetworkDenoiser:
     """Train a prior and return its exponential moving average; `folder` holds the checkpoint.
 
     Under torchrun every rank sees its own random slices and gradients are averaged; rank 0 reports and saves.
@@ -120,24 +155,6 @@ def train(
     return run.ema.eval()
 
 
-class _DenoisingLoss(torch.nn.Module):
-    """beta-NLL of the network's residual; a module so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, denoiser: EDMDenoiser, beta: float, bfloat16: bool) -> None:
-        super().__init__()
-        self.denoiser, self.beta, self.mixed_precision = denoiser, beta, bfloat16
-
-    def forward(self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        noisy = clean + sigma.view(-1, 1, 1, 1) * noise
-        c_skip, c_out = self.denoiser.scales(sigma)
-        mean = self.denoiser.data_mean
-        target = (clean - mean - c_skip * (noisy - mean)) / c_out
-        with torch.autocast(clean.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
-            f, log_variance = self.denoiser.residual(noisy, sigma)
-        nll = 0.5 * ((f - target) ** 2 * torch.exp(-log_variance) + log_variance)
-        return (torch.exp(self.beta * log_variance).detach() * nll).mean()
-
-
 class _Run:
     """State of one training run: the network, its average, the optimiser, the counters."""
 
@@ -145,9 +162,9 @@ class _Run:
         self.data, self.grid, self.settings, self.rank = data, grid, settings, rank
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)  # the initial weights; everything random later has its own generator
-        self.denoiser = build_denoiser(settings.network, grid.shape).to(self.device)
+        self.denoiser = settings.fresh_denoiser(grid.shape).to(self.device)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False)
-        self.training_step = _DenoisingLoss(self.denoiser, settings.beta, settings.bfloat16)
+        self.training_step = build_objective(self.denoiser, settings.objective)
         self.optimiser = torch.optim.AdamW(
             self.denoiser.parameters(),
             lr=settings.learning_rate,
@@ -166,8 +183,8 @@ class _Run:
             return min(1.0, self.elapsed / (60 * self.settings.minutes))
         return min(1.0, self.images / max(1, self.settings.images or 1))
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Clean images, standard normal noise and noise levels until the run is done."""
+    def batches(self) -> Iterator[Batch]:
+        """What the objective makes of random augmented slices, until the run is done."""
         settings = self.settings
         self._tick = time.perf_counter()
         while self.fraction < 1:
@@ -180,10 +197,7 @@ class _Run:
                 settings.augmentation,
                 self.generator,
             )
-            noise = torch.randn(clean.shape, generator=self.generator).to(self.device)
-            normal = torch.randn(settings.batch_size, generator=self.generator)
-            sigma = (settings.sigma_log_mean + settings.sigma_log_std * normal).exp()
-            yield clean, noise, sigma.clamp(self.denoiser.sigma_min, self.denoiser.sigma_max).to(self.device)
+            yield self.training_step.batch(clean, self.generator)
 
     def update(self, loss: torch.Tensor, world: int) -> None:
         """One optimiser step, the moving average and the counters."""
@@ -246,10 +260,14 @@ class _Run:
 
     def _task(self) -> dict[str, Any]:
         """What a run must keep when it is resumed."""
+        family = {} if self.settings.family == "edm" else {"family": self.settings.family}
+        patch = {"patch": self.settings.patch} if self.settings.family == "patch-edm" else {}
         return {
             "network": plain_data(asdict(self.settings.network)),
             "shape": list(self.grid.shape),
             "pixel_mm": self.grid.pixel_mm,
+            **family,
+            **patch,
         }
 
     def load(self, path: Path) -> None:
@@ -258,7 +276,7 @@ class _Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["task"] != self._task():
-                raise ValueError("another network or grid")
+                raise ValueError("another family, network or grid")
             self.denoiser.load_state_dict(state["network"])
             self.ema.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -269,12 +287,13 @@ class _Run:
                 self.generator.manual_seed(self.settings.seed * 1000 + self.rank + 1_000_000 * self.steps)
         except Exception as error:
             raise InputError(
-                f"{path} is not a checkpoint of this network and grid; name what it was made with"
+                f"{path} is not a checkpoint of this family, network and grid; name what it was made with"
             ) from error
 
 
-def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[str, float]:
-    """Mean squared residual per noise level on evenly chosen slices: fixed noise, no augmentation."""
+def _validate(denoiser: NetworkDenoiser, data: SliceSet, limit: int = 48) -> dict[str, float]:
+    """Mean squared error per noise level on evenly chosen slices, in units of the best constant gain's for data of
+    the prior's variance: fixed noise, no augmentation."""
     pick = torch.linspace(0, len(data) - 1, min(limit, len(data))).round().long()
     device = next(denoiser.parameters()).device
     factor = data.hu.shape[-1] // denoiser.image_shape[1]
@@ -292,8 +311,8 @@ def _validate(denoiser: EDMDenoiser, data: SliceSet, limit: int = 48) -> dict[st
                     for x, n, s in zip(clean.split(8), noise.split(8), sigma.split(8), strict=True)
                 ]
             )
-            _, c_out = denoiser.scales(sigma)
-            scores[f"{level:g}"] = float((((mean - clean) / c_out) ** 2).mean())
+            constant_gain = denoiser.data_variance * level**2 / (denoiser.data_variance + level**2)
+            scores[f"{level:g}"] = float(((mean - clean) ** 2).mean()) / constant_gain
     return scores
 
 

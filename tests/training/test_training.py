@@ -163,10 +163,10 @@ def test_an_existing_run_is_not_overwritten_and_needs_the_same_network(ct_files)
     train(data, GRID, ct_files / "run", _settings(images=8))
     with pytest.raises(UsageError, match="resume"):
         train(data, GRID, ct_files / "run", _settings(images=8))
-    with pytest.raises(InputError, match="network and grid"):
+    with pytest.raises(InputError, match="family, network and grid"):
         train(data, WorkingGrid((48, 64), 6.0), ct_files / "run", _settings(images=8), resume=True)
     other = NetworkConfig((16, 32), (1, 1), (False, False), 8, 8)
-    with pytest.raises(InputError, match="network and grid"):
+    with pytest.raises(InputError, match="family, network and grid"):
         train(data, GRID, ct_files / "run", _settings(images=8, network=other), resume=True)
 
 
