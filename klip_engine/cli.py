@@ -431,6 +431,47 @@ def tune(
     _run(work, progress)
 
 
+@app.command(name="import")
+def import_weights(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Published weights: a file or a folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="BUNDLE", help="Folder for the prior.")],
+    kind: Annotated[str, typer.Option(help="What the weights are: edm-pickle, ncsnpp-flax or diffusers.")],
+    hu: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Hounsfield units at the two ends of --values; without it, a prior of pictures."),
+    ] = None,
+    pixel_mm: Annotated[float | None, typer.Option(help="Pixel size of the CT it was trained on.")] = None,
+    values: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Range of values it was trained on; default: 0 1, or -1 1 for whole-image EDM, diffusers."
+        ),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int] | None, typer.Option(help="Rows and columns of whole images, where the file has none.")
+    ] = None,
+    patch_size: Annotated[int, typer.Option(help="Pixels of a patch, for a prior of patches.", min=1)] = 56,
+    config: Annotated[
+        str | None, typer.Option(help="Of ncsnpp-flax: ct2d_320, ldct_512, ct2d or a JSON file.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
+    source: Annotated[str | None, typer.Option(help="Where they come from, for the model card.")] = None,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Make a prior of published weights; nothing of the file is executed (docs/importing.md)."""
+
+    def work(reporter: Reporter, cancelled: Callable[[], bool]) -> None:
+        from klip_engine.priors.importing import ImportSettings, import_prior
+
+        settings = ImportSettings(kind, hu, values, pixel_mm, shape, patch_size, config, licence, source)
+        reporter.start(file=str(weights), kind=kind)
+        sha256 = import_prior(weights, out, settings)
+        card = out / "docs" / "README.md"
+        reporter.done(f"Prior written to {out} (model card: {card})", out=str(out), hash=f"sha256:{sha256}")
+
+    _run(work, progress)
+
+
 @app.command()
 def score(
     artifacts: Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 
 from klip_engine.io import read_ct
 from klip_engine.priors import load_prior
+from klip_engine.priors.diffusers_pipeline import is_pipeline
 
 
 def describe(what: str) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def describe(what: str) -> dict[str, Any]:
     Raises InputError for what is neither.
     """
     path = Path(what)
-    if (path / "configs" / "metadata.json").is_file() or not path.exists():
+    if (path / "configs" / "metadata.json").is_file() or is_pipeline(path) or not path.exists():
         prior = load_prior(what)
         return {
             "prior": prior.identity(),

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from klip_engine.errors import PriorError
+from klip_engine.priors.ncsnpp import NCSNpp
+from klip_engine.priors.song_unet import SongUNet
 
 NETWORK_TARGET = "monai.networks.nets.DiffusionModelUNet"
 
@@ -53,4 +55,15 @@ def _diffusion_model_unet(**arguments: Any) -> nn.Module:
     return DiffusionModelUNet(**arguments)
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {NETWORK_TARGET: _diffusion_model_unet}
+def _unet_2d(**arguments: Any) -> nn.Module:
+    from klip_engine.priors.diffusers_pipeline import UNet2D
+
+    return UNet2D(**arguments)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    NETWORK_TARGET: _diffusion_model_unet,
+    "klip_engine.priors.song_unet.SongUNet": SongUNet,
+    "klip_engine.priors.ncsnpp.NCSNpp": NCSNpp,
+    "diffusers.UNet2DModel": _unet_2d,
+}

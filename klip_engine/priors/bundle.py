@@ -30,6 +30,7 @@ from torch import nn
 
 from klip_engine.errors import KlipError, PriorError, ResourceError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
+from klip_engine.priors.diffusers_pipeline import is_pipeline, read_pipeline
 from klip_engine.priors.families import DEFAULT_FAMILY, Family, family_of, find_family
 from klip_engine.volume import WorkingGrid
 
@@ -86,7 +87,7 @@ class PriorBundle:
 
 
 def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBundle:
-    """Load a prior by the name of a built-in one or from a bundle folder.
+    """Load a prior by the name of a built-in one, from a bundle folder or from a saved pipeline of diffusers.
 
     Raises PriorError, with a sentence, when it is missing, damaged, of another schema or not ours.
     """
@@ -96,6 +97,9 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
     if not folder.is_dir():
         known = ", ".join(sorted(p.name for p in _BUILT_IN.glob("*") if p.is_dir())) or "none"
         raise PriorError(f"no prior '{name}': neither a bundle folder nor a built-in one (built in: {known})")
+    if is_pipeline(folder):
+        denoiser, sha256 = read_pipeline(folder)
+        return PriorBundle(folder.resolve().name, denoiser, None, sha256, folder, {}).on(device)
     klip = _schema(folder)
     family = find_family(str(klip.get("family", DEFAULT_FAMILY)))
     try:
@@ -111,6 +115,8 @@ def load_prior(name: str | Path = DEFAULT_PRIOR, device: str = "cpu") -> PriorBu
         SafetensorError,
     ) as error:
         raise PriorError(f"the prior {folder} is damaged: {_first_line(error)}") from error
+    except ImportError as error:
+        raise PriorError(f"the prior {folder} needs a package that is not installed: {error}") from error
     return bundle.on(device)
 
 

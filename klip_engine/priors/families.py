@@ -9,9 +9,12 @@ from typing import Any
 from klip_engine.errors import PriorError
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.ddpm import DDPMDenoiser
+from klip_engine.priors.diffusers_pipeline import DiffusersDenoiser
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.gaussian import SpectralGaussian
 from klip_engine.priors.patches import PatchEDMDenoiser
+from klip_engine.priors.plain_edm import PlainEDMDenoiser
+from klip_engine.priors.scaled import ScaledDenoiser
 from klip_engine.priors.ve import VEDenoiser
 
 DEFAULT_FAMILY = "edm"
@@ -35,6 +38,9 @@ FAMILIES: dict[str, Family] = {
     "patch-edm": Family(PatchEDMDenoiser.from_config, PatchEDMDenoiser.config),
     "ddpm": Family(DDPMDenoiser.from_config, DDPMDenoiser.config),
     "ve": Family(VEDenoiser.from_config, VEDenoiser.config),
+    "edm-song": Family(PlainEDMDenoiser.from_config, PlainEDMDenoiser.config),
+    "diffusers": Family(DiffusersDenoiser.from_config, DiffusersDenoiser.config),
+    "scaled": Family(ScaledDenoiser.from_config, ScaledDenoiser.config),
 }
 
 
