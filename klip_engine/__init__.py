@@ -19,6 +19,7 @@ __all__ = [
     "DetectionSettings",
     "Geometry",
     "KlipError",
+    "Photograph",
     "__version__",
     "detect",
     "load_prior",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from klip_engine.detection import Detection
     from klip_engine.errors import KlipError
     from klip_engine.io import read_ct, write_results
+    from klip_engine.photograph import Photograph
     from klip_engine.pipeline import detect
     from klip_engine.priors import load_prior
     from klip_engine.settings import DetectionSettings
@@ -42,6 +44,7 @@ _HOMES = {
     "CTVolume": "klip_engine.volume",
     "Geometry": "klip_engine.volume",
     "KlipError": "klip_engine.errors",
+    "Photograph": "klip_engine.photograph",
     "load_prior": "klip_engine.priors",
     "Detection": "klip_engine.detection",
     "DetectionSettings": "klip_engine.settings",

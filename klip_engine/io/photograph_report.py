@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from klip_engine.detection import PhotographDetection
+from klip_engine.detection import Finding, PhotographDetection
 from klip_engine.io.report_parts import (
     colour_bar,
     count_text,
@@ -26,7 +27,8 @@ from klip_engine.io.report_pictures import THIS_FINDING, grown, png_bytes, score
 _LEAST_SIDE = 480
 """Smaller pictures are enlarged by a whole factor, so that outlines stay thin beside their pixels."""
 _NUMBERED = 8
-_ROWS = 40
+_ROWS = 12
+"""Findings in the open part of the table; the others are folded away."""
 
 
 def render_photograph_report(detection: PhotographDetection) -> str:
@@ -78,7 +80,8 @@ def _pictures(detection: PhotographDetection) -> str:
         '<section><h2>Pictures</h2><div class="legend"><p class="small">Input: the picture as given. '
         "Reconstruction: what the model makes of the measurement. Score: by the colour scale. Findings: outlined, "
         f"the strongest numbered.</p>{colour_bar(detection)}</div>"
-        f'<article><div class="row">{"".join(figures)}</div></article></section>'
+        '<article><div class="row" style="grid-template-columns:repeat(2,1fr)">'
+        f"{''.join(figures)}</div></article></section>"
     )
 
 
@@ -91,6 +94,7 @@ def _enlarged(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _outlined(picture: npt.NDArray[np.uint8], regions: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """The picture as RGB, the regions [y, x] outlined."""
     rgb = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture.copy()
+    rgb[grown(regions, 5) & ~regions] = 0  # a rim that shows on any colour
     rgb[grown(regions, 3) & ~regions] = THIS_FINDING
     return rgb
 
@@ -107,11 +111,24 @@ def _numbers(detection: PhotographDetection) -> str:
 
 
 def _table(detection: PhotographDetection) -> str:
-    if not detection.findings:
+    findings = detection.findings
+    if not findings:
         return ""
+    folded = ""
+    if len(findings) > _ROWS:
+        rest = _rows(findings[_ROWS:])
+        folded = f"<details><summary>{len(findings) - _ROWS} weaker findings</summary>{rest}</details>"
+    return (
+        f"<section><h2>Findings</h2>{_rows(findings[:_ROWS])}{folded}"
+        '<p class="small">Column and row are the centre in pixels from the upper left, counted from 0. The p-value '
+        "is the share of pictures drawn from the model that reach this score somewhere.</p></section>"
+    )
+
+
+def _rows(findings: Sequence[Finding]) -> str:
     heads = ("No.", "score", "p-value", "column", "row", "pixels")
     rows = []
-    for finding in detection.findings[:_ROWS]:
+    for finding in findings:
         x, y, _ = finding.centroid_lps_mm
         cells = (
             str(finding.label),
@@ -123,11 +140,4 @@ def _table(detection: PhotographDetection) -> str:
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
-    more = len(detection.findings) - len(rows)
-    rest = f" {count_text(more, 'weaker finding')} more in findings.csv." if more > 0 else ""
-    return (
-        f'<section><h2>Findings</h2><table class="findings"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-        '<p class="small">Column and row are the centre in pixels from the upper left, counted from 0. The p-value '
-        f"is the share of pictures drawn from the model that reach this score somewhere.{rest}</p></section>"
-    )
+    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
