@@ -34,6 +34,7 @@ _STORAGE_TYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_DTYPES = {str(dtype) for dtype in _STORAGE_TYPES.values()}  # compared as text: asking torch for a name may import
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _MARK = object()
@@ -181,7 +182,7 @@ def _name(module: str, qualified: str) -> Name:
     text = f"{module}.{qualified}"
     is_storage = module == "torch" and qualified in _STORAGE_TYPES
     is_layer = module.startswith("torch.nn.modules.") and qualified.isidentifier()
-    is_dtype = module == "torch" and isinstance(getattr(torch, qualified, None), torch.dtype)
+    is_dtype = text in _DTYPES
     if not (text in _BUILDERS or text in _CLASSES or is_storage or is_layer or is_dtype):
         raise PriorError(f"the pickle names '{text[:200]}', which is neither a tensor nor a container: refused")
     return Name(text)

@@ -143,6 +143,7 @@ def raw(*parts: bytes) -> bytes:
         raw(b"\x8c\x0bcollections\x8c\x0bOrderedDict\x93}b"),  # state of a class
         raw(b"\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93)R"),  # a dotted name
         raw(b"\x8c\x05torch\x8c\x0cnn.functional\x93"),
+        raw(b"\x8c\x05torch\x8c\x04onnx\x93"),  # a module that torch would import on being asked
         raw(b"\x8c\x17torch.nn.modules.linear\x8c\x06Linear\x93)R"),  # a layer's constructor
         raw(b"K\x01)R"),  # calling a number
     ],
