@@ -68,9 +68,11 @@ def detect(
         meter = NetworkMeter(bundle.denoiser, watch)
         scored = score_images(working.images, bundle, settings, device, meter, "reconstructing", observer=recorder)
         score = _score_map(scored, working, bundle, settings, null)
+        maxima = slice_maxima(score, working.body)
+        null = null.adapted_to(maxima.tolist())
         threshold = null.threshold(settings.false_alarms)
         labels, regions = find_regions(score, working.body, threshold)
-    slices = _slice_scores(working, slice_maxima(score, working.body), null)
+    slices = _slice_scores(working, maxima, null)
     kind = Detection if isinstance(loaded, LoadedCT) else PhotographDetection
     source_image = loaded.volume if isinstance(loaded, LoadedCT) else loaded.photograph
     return kind(

@@ -1,7 +1,7 @@
 """Train the default prior on the shared CT collection: writes the two tables, then runs `klip-engine train`, then
 `klip-engine calibrate` with the training patients' slices as reference.
 
-    python benchmarks/default_prior/make.py ../shared/ct -o runs/default --minutes 233 [--resume]
+    python benchmarks/default_prior/make.py ../shared/ct -o runs/default --minutes 293 [--resume]
 
 Patients LIDC-IDRI-0314 and C3N-00249 are kept for validation. Only slices marked as healthy-looking are used.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ct", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--minutes", default="233")
+    parser.add_argument("--minutes", default="293")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     train, validation = write_tables(arguments.ct, arguments.out.parent / "tables")

@@ -21,7 +21,7 @@ from klip_engine.calibration import DRAWN, calibrate_scores, drawn_slices, healt
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.measures import SliceResult, measure_slice
-from klip_engine.evaluation.study import Study
+from klip_engine.evaluation.study import HEALTHY, Study
 from klip_engine.files import write_file
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
@@ -91,8 +91,7 @@ class Outcome:
     def load_maps(self, number: int, method: str) -> tuple[FloatArray, FloatArray]:
         """Reconstruction in HU and score map [h, w] of one slice."""
         first = number - number % self.batch_slices
-        batch = _load(self.work / f"batch-{first:06d}.npz")
-        assert batch is not None
+        batch = _stored(self.work / f"batch-{first:06d}.npz")
         return 1000 * batch["reconstruction"][number - first], batch[f"maps:{method}"][number - first]
 
 
@@ -169,30 +168,45 @@ def run_study(
     batch_slices = settings.detection.batch_slices
     results: dict[str, list[SliceResult]] = {name: [] for name in (*nulls, *fitted)}
     methods = _methods(settings, bundle, nulls, fitted, baseline_nulls)
+    scores: dict[str, list[float]] = {method.name: [] for method in methods}
     for first in range(0, len(study), batch_slices):
         watch.check()
         numbers = range(first, min(first + batch_slices, len(study)))
         batch = run.batch(f"batch-{first:06d}.npz", study.hu[first : numbers.stop],
                           study.body[first : numbers.stop], numbers, nulls, fitted)  # fmt: skip
+        for name, found in scores.items():
+            found += [float(score) for score in batch[f"slices:{name}"]]
+        watch.tell("evaluating slices", numbers.stop, len(study))
+    adapted = {name: _adapted(null, study, scores[name]) for name, null in nulls.items()}
+    for first in range(0, len(study), batch_slices):
+        batch = _stored(work / f"batch-{first:06d}.npz")
         for method in methods:
-            null = nulls.get(method.name) or baseline_nulls[method.name]
-            for place, number in enumerate(numbers):
-                score = float(batch[f"slices:{method.name}"][place])
+            for place, one in enumerate(batch[f"maps:{method.name}"]):
+                case, score = study.cases[first + place], scores[method.name][first + place]
+                null = adapted[method.name][case.file] if method.name in nulls else baseline_nulls[method.name]
                 results[method.name].append(
                     measure_slice(
-                        batch[f"maps:{method.name}"][place],
+                        one,
                         score,
                         null.p_value(score),
-                        study.body[number],
-                        study.lesion[number],
+                        study.body[first + place],
+                        study.lesion[first + place],
                         method.block,
                         bundle.ct_grid.pixel_mm,
                     )
                 )
-        watch.tell("evaluating slices", numbers.stop, len(study))
     timing = {"network_s": round(meter.seconds, 3), "network_evaluations": meter.evaluations}
     kept = {name: tuple(values) for name, values in results.items()}
     return Outcome(methods, kept, work, batch_slices, timing, _in_both(study, kept_reference))
+
+
+def _adapted(null: NullDistribution, study: Study, scores: Sequence[float]) -> dict[str, NullDistribution]:
+    """The null of each scan, by its file, as `detect` adapts it to the scan's level, here to its healthy slices."""
+    healthy: dict[str, list[float]] = {case.file: [] for case in study.cases}
+    for case, score in zip(study.cases, scores, strict=True):
+        if case.kind == HEALTHY:
+            healthy[case.file].append(score)
+    return {file: null.adapted_to(found) for file, found in healthy.items()}
 
 
 @dataclass(frozen=True)
@@ -440,6 +454,14 @@ def _save(path: Path, batch: Batch) -> None:
     stream = io.BytesIO()
     np.savez_compressed(stream, **batch)  # type: ignore[arg-type]
     write_file(path, stream.getvalue())
+
+
+def _stored(path: Path) -> Batch:
+    """A batch that was kept; raises UsageError when it is gone."""
+    batch = _load(path)
+    if batch is None:
+        raise UsageError(f"{path} is gone: --resume computes it again")
+    return batch
 
 
 def _load(path: Path) -> Batch | None:

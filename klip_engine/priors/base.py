@@ -54,7 +54,7 @@ class PatchTiled(Denoiser, Protocol):
     """Side of the square patches in pixels, the period of the grid."""
 
     def at_offset(self, offset: tuple[int, int]) -> Denoiser:
-        """The same prior with its grid moved by (rows, columns), each from 0 to patch - 1."""
+        """The same prior with its grid moved by (rows, columns), from 0 on; the grid is periodic."""
         ...
 
 

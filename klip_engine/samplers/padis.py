@@ -24,6 +24,9 @@ from klip_engine.samplers.base import ItemNoise, Measurement, Step, seeded_gener
 from klip_engine.samplers.diffusion import karras_levels
 from klip_engine.samplers.guidance import ResidualGuidance
 
+_OFFSETS = 2**16
+"""Far more than any period of a patch grid, so that all its places come up equally often."""
+
 
 @dataclass(frozen=True)
 class PaDIS:
@@ -87,5 +90,5 @@ def _at_random_offset(denoiser: Denoiser, seed: int, level: int, inner: int) -> 
     if not isinstance(denoiser, PatchTiled):
         return denoiser
     generator = seeded_generator("patch grid", seed, level, inner)
-    rows, columns = torch.randint(denoiser.patch, (2,), generator=generator).tolist()
+    rows, columns = torch.randint(_OFFSETS, (2,), generator=generator).tolist()
     return denoiser.at_offset((rows, columns))

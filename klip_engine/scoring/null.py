@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from klip_engine.files import write_file
 from klip_engine.scoring.score_map import Scales
 
 SCHEMA = "klip-null/3"
+
+FEWEST_SLICES = 8
+"""Of a scan, below which its own level is not estimated."""
+_PRIOR_SLICES = 8
+_LARGEST_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class NullDistribution:
     """What they were measured with; scores are comparable only under the same settings."""
     source: str = ""
     """In words: which slices these are."""
+    scan_factor: float = 1.0
+    """What the scores were multiplied by to fit the level of one scan (`adapted_to`)."""
 
     def __post_init__(self) -> None:
         if not self.maxima or not all(math.isfinite(value) for value in self.maxima):
@@ -40,7 +47,28 @@ class NullDistribution:
 
     def identity(self) -> dict[str, Any]:
         """Its key, number of slices and their source, as written into every result."""
-        return {"key": settings_key(self.settings), "slices": len(self.maxima), "source": self.source}
+        return {
+            "key": settings_key(self.settings),
+            "slices": len(self.maxima),
+            "source": self.source,
+            "scan_factor": round(self.scan_factor, 4),
+        }
+
+    def adapted_to(self, scan_maxima: Sequence[float]) -> NullDistribution:
+        """The null of one scan, from the highest score of each of its slices (0: shows no body).
+
+        Scanners, doses and patients differ from those behind the null, and with them the level of all scores. It is
+        estimated by the ratio of medians, which lesions in less than half of the slices hardly move, and shrunk
+        towards 1 as if `_PRIOR_SLICES` more slices had scored as the null does. Scans of fewer than `FEWEST_SLICES`
+        slices keep the null as it is. What is wrong in most slices of a scan is taken for its level.
+        """
+        shown = np.asarray([score for score in scan_maxima if score > 0])
+        if len(shown) < FEWEST_SLICES:
+            return self
+        ratio = float(np.median(shown) / max(float(np.median(self.maxima)), 1e-12))
+        factor = ratio ** (len(shown) / (len(shown) + _PRIOR_SLICES))
+        factor = min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
+        return replace(self, maxima=tuple(factor * score for score in self.maxima), scan_factor=factor)
 
     def p_value(self, score: float) -> float:
         """(1 + number of null slices scoring at least this) / (1 + number of null slices).

@@ -145,3 +145,26 @@ def test_a_nodule_lies_in_the_lung_and_fat_does_not():
     assert (places[30:34, 30:34] == 0).all()
     assert (places[56:60, 4:60] == 1).all()
     assert (places[:8] == 1).all()
+
+
+def test_a_scan_that_scores_higher_everywhere_gets_a_null_of_its_own_level():
+    rng = np.random.default_rng(0)
+    null = null_from_scores(rng.gamma(4.0, size=400), [[1.0]], {})
+    scan = 2 * rng.gamma(4.0, size=200)  # the same distribution, twice as high
+    marked = [np.mean([one.p_value(score) <= 0.1 for score in scan]) for one in (null, null.adapted_to(scan))]
+    assert marked[0] > 0.3
+    assert marked[1] == pytest.approx(0.1, abs=0.05)
+    lesions = np.concatenate([scan, np.full(60, 100.0)])  # in a quarter of the slices
+    assert null.adapted_to(lesions).threshold(0.05) < 40
+    assert null.adapted_to(np.concatenate([scan, np.zeros(300)])) == null.adapted_to(scan)  # slices without body
+
+
+def test_few_slices_say_little_about_a_scans_level_and_no_level_is_without_bound():
+    null = null_from_scores(np.arange(1.0, 100), [[1.0]], {})
+    assert null.adapted_to([400.0] * 7) is null
+    few, many = null.adapted_to([100.0] * 8), null.adapted_to([100.0] * 800)
+    assert few.scan_factor == pytest.approx(2**0.5)
+    assert many.scan_factor == pytest.approx(2, rel=0.01)
+    assert null.adapted_to([1e6] * 50).scan_factor == 3
+    assert null.adapted_to([1e-6] * 50).scan_factor == pytest.approx(1 / 3)
+    assert few.identity()["scan_factor"] == pytest.approx(1.4142)
