@@ -26,6 +26,8 @@ from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sa
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
+TELLING_FACTOR = 1.5
+"""How far the level of a scan may be from that of the null before the result says so."""
 
 
 def detect(
@@ -98,7 +100,7 @@ def detect(
             "network_evaluations": meter.evaluations,
             "null_s": round(null_seconds, 3),
         },
-        notices=(*loaded.notices, *_grid_notices(working), *null_notices),
+        notices=(*loaded.notices, *_grid_notices(working), *null_notices, *_level_notices(null)),
     )
 
 
@@ -202,6 +204,17 @@ def _null(
             f"{null.finest_rate:.3g} was used instead of {settings.false_alarms:.3g}."
         )
     return null, tuple(notices)
+
+
+def _level_notices(null: NullDistribution) -> tuple[str, ...]:
+    """What the reader should know where the whole scan scores otherwise than the null."""
+    if 1 / TELLING_FACTOR < null.scan_factor < TELLING_FACTOR:
+        return ()
+    than = "higher" if null.scan_factor > 1 else "lower"
+    return (
+        f"Most slices of this scan score {than} than the healthy ones behind the null distribution, which was "
+        f"multiplied by {null.scan_factor:.2f}: what is unusual in most of its slices is not marked.",
+    )
 
 
 def _keep(null: NullDistribution) -> str:
