@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from klip_engine import cli, load_prior
+import klip_engine
+from klip_engine import load_prior
 from klip_engine.calibration import known_null
 from klip_engine.demo import demo_ct, demo_truth
 from klip_engine.priors import load_reference
 from klip_engine.settings import PRESETS, SCORES
 from tests.pipeline.test_cli import _run
 
-DATA = Path(cli.__file__).parent / "data"
+DATA = Path(klip_engine.__file__).parent / "data"
 
 
 def test_the_default_prior_states_what_it_saw_and_did_not_see_the_validation_patients():
