@@ -26,8 +26,8 @@ from klip_engine.evaluation.command import EvaluationJob, run_evaluation
 from klip_engine.evaluation.run import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source, read_manifest
+from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
-from klip_engine.settings import choose_settings
 from klip_engine.training.augmentation import NO_AUGMENTATION, augment
 from klip_engine.training.dataset import load_slices
 

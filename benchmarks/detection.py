@@ -16,7 +16,8 @@ from klip_engine.evaluation.command import EvaluationJob, choose_baselines, run_
 from klip_engine.evaluation.run import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source
-from klip_engine.settings import all_scores, choose_settings
+from klip_engine.presets import choose_settings
+from klip_engine.settings import all_scores
 
 CASES = {
     "validation": {

@@ -64,7 +64,7 @@ def demo(
         from klip_engine.demo import demo_ct, demo_verdict
         from klip_engine.io import check_replaceable, read_ct, write_results
         from klip_engine.pipeline import detect
-        from klip_engine.settings import choose_settings
+        from klip_engine.presets import choose_settings
 
         settings = choose_settings(device=device, seed=seed)
         check_replaceable(out)

@@ -62,13 +62,13 @@ class SettingsOptions:
 
     def base(self) -> DetectionSettings:
         """The preset or the file alone."""
-        from klip_engine.settings import choose_settings
+        from klip_engine.presets import choose_settings
 
         return choose_settings(self.preset, settings=self.settings)
 
     def choose(self, **further: Any) -> DetectionSettings:
         """The settings that all of it comes to; further: what the command says itself, by the same names."""
-        from klip_engine.settings import choose_settings
+        from klip_engine.presets import choose_settings
 
         return choose_settings(**vars(self) | further)
 

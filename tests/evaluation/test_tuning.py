@@ -15,11 +15,12 @@ from klip_engine.errors import UsageError
 from klip_engine.evaluation.study import StudySettings, collect_study
 from klip_engine.evaluation.tuning import tune, tuned_settings
 from klip_engine.io.sources import Source
+from klip_engine.presets import read_settings
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
-from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings, read_settings
+from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, score_images
 from klip_engine.volume import WorkingGrid, images_of_hu
 

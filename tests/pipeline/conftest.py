@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from klip_engine.presets import choose_settings
 from klip_engine.priors import save_bundle
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import SamplingSettings, ScoreSettings, choose_settings
+from klip_engine.settings import SamplingSettings, ScoreSettings
 from klip_engine.volume import WorkingGrid
 
 GRID = WorkingGrid((80, 96), 5.0, 3.0)

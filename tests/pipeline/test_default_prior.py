@@ -14,8 +14,9 @@ import klip_engine
 from klip_engine import load_prior
 from klip_engine.calibration import known_null
 from klip_engine.demo import demo_ct, demo_truth
+from klip_engine.presets import PRESETS
 from klip_engine.priors import load_reference
-from klip_engine.settings import PRESETS, SCORES
+from klip_engine.settings import SCORES
 from tests.pipeline.test_cli import _run
 
 DATA = Path(klip_engine.__file__).parent / "data"

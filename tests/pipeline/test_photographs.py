@@ -17,10 +17,10 @@ from klip_engine.errors import InputError
 from klip_engine.io import read_photograph
 from klip_engine.photograph import Photograph
 from klip_engine.pipeline import detect
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.gaussian import SpectralGaussian
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import choose_settings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
 from klip_engine.volume import CTVolume, Geometry
 from tests.conftest import torso

@@ -10,9 +10,9 @@ from klip_engine.calibration import calibrate, healthy_reference, keep_reference
 from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.io.sources import find_sources
 from klip_engine.pipeline import detect
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.priors.network import NetworkConfig
-from klip_engine.settings import choose_settings
 from klip_engine.slices import Watch
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
