@@ -42,7 +42,7 @@ def evaluate(
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.evaluation.command import EvaluationJob, choose_baselines, run_evaluation, split_names
-        from klip_engine.evaluation.run import RunSettings
+        from klip_engine.evaluation.run_settings import RunSettings
         from klip_engine.evaluation.statistics import Bootstrap
         from klip_engine.evaluation.study import StudySettings
         from klip_engine.io.sources import find_sources

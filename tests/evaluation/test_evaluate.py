@@ -20,7 +20,7 @@ from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.evaluation import lesion_mask
 from klip_engine.evaluation.baselines.base import Evidence, Scores
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
-from klip_engine.evaluation.run import RunSettings
+from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
 from klip_engine.io.sources import Source
