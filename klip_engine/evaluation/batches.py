@@ -69,7 +69,7 @@ class Batches:
     ) -> Evidence:
         """What methods of comparison look at, of slices whose reconstruction is known."""
         scanner, _ = scanner_and_sampler(self.bundle, self.settings.detection)
-        images = torch.from_numpy((hu / 1000).clip(-1, 1).astype(np.float32))[:, None].to(self.device)
+        images = torch.from_numpy(images_of_hu(hu)).to(self.device)
         return Evidence(
             torch.from_numpy(reconstruction)[:, None].to(self.device),
             scanner.measure(images, numbers),
