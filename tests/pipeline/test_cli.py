@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 
+from klip_engine.cli.options import SettingsOptions
+from klip_engine.presets import choose_settings
 from klip_engine.settings import SCORES
 from klip_engine.volume import Geometry
 from tests.conftest import run_cli, torso
@@ -357,3 +361,7 @@ def test_version_and_help(capsys):
     assert code == 0
     for command in ("detect", "demo", "train", "calibrate", "info"):
         assert command in out
+
+
+def test_the_command_line_offers_every_setting_that_can_be_chosen():
+    assert [option.name for option in fields(SettingsOptions)] == list(signature(choose_settings).parameters)
