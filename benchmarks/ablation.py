@@ -21,12 +21,13 @@ from klip_engine.console import ProgressStyle, make_reporter
 from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_study
 from klip_engine.files import write_file
 from klip_engine.io.sources import Source
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.scoring.klip import ALL_LEVELS, ScoreTerm, Window
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
-from klip_engine.settings import SCORES, ScoreSettings, choose_settings
+from klip_engine.settings import SCORES, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
 from klip_engine.volume import FloatArray, images_of_hu
 

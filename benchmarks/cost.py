@@ -14,7 +14,7 @@ import numpy as np
 from klip_engine import detect
 from klip_engine.demo import demo_ct
 from klip_engine.io import read_ct
-from klip_engine.settings import PRESETS
+from klip_engine.presets import PRESETS
 from klip_engine.volume import CTVolume, Geometry
 
 

@@ -23,11 +23,11 @@ import torch
 from default_prior.make import write_tables
 
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
-from klip_engine.evaluation.run import RunSettings
+from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source, read_manifest
+from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
-from klip_engine.settings import choose_settings
 from klip_engine.training.augmentation import NO_AUGMENTATION, augment
 from klip_engine.training.dataset import load_slices
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from klip_engine.console import ProgressStyle, make_reporter
 from klip_engine.evaluation.command import EvaluationJob, choose_baselines, run_evaluation, split_names
-from klip_engine.evaluation.run import RunSettings
+from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source
-from klip_engine.settings import all_scores, choose_settings
+from klip_engine.presets import choose_settings
+from klip_engine.settings import all_scores
 
 CASES = {
     "validation": {

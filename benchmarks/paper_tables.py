@@ -26,12 +26,13 @@ from klip_engine.calibration import calibrate, known_null
 from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_study
 from klip_engine.files import write_file
 from klip_engine.io.sources import Source
+from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.samplers import Step
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touched_blocks, touching_blocks
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.published import RunningScore
-from klip_engine.settings import SCORES, DetectionSettings, choose_settings, plain_data
+from klip_engine.settings import SCORES, DetectionSettings, plain_data
 from klip_engine.slices import NetworkMeter, score_images, score_map
 from klip_engine.volume import BoolArray, FloatArray, images_of_hu
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from klip_engine.io import read_ct
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import choose_settings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
 from klip_engine.volume import to_working_grid
 

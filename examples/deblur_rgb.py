@@ -18,9 +18,9 @@ import torch
 from demo_data import compare, demo_slices, draw, options, restore
 
 from klip_engine.io import png_bytes
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.gaussian import SpectralGaussian
-from klip_engine.settings import choose_settings
 from klip_engine.volume import WorkingGrid
 
 WINDOWS = ((-1.0, -0.4), (-0.2, 0.3), (0.0, 1.0))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from demo_data import compare, demo_slices, draw, options, restore
 
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
-from klip_engine.settings import choose_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:

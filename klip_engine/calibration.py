@@ -107,9 +107,7 @@ def healthy_reference(
     for number, source in enumerate(sources):
         watch.check()
         working = to_working_grid(read_ct(source.path).volume, grid)
-        usable = healthy_slices(source, working.source_slices, len(working.hu)) & working.body.any(axis=(1, 2))
-        found = np.flatnonzero(usable)
-        pick = found[np.linspace(0, len(found) - 1, min(per_scan, len(found))).round().astype(int)]
+        pick = healthy_slices(source, working, per_scan)
         hu.append(working.hu[pick])
         body.append(working.body[pick])
         scan += [number] * len(pick)

@@ -16,12 +16,13 @@ from klip_engine.detection import Detection, Finding, PhotographDetection, Slice
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
+from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
-from klip_engine.settings import DetectionSettings, choose_settings
+from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_images, score_map
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from klip_engine import cli
+from klip_engine.priors import save_bundle
 from klip_engine.priors.base import PriorMean
+from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.volume import WorkingGrid
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, on busy machines much more
 
@@ -26,6 +31,34 @@ class GaussianPrior:
         v, s2 = self.data_variance, sigma**2
         mean = (v * x + s2 * self.mean) / (v + s2)
         return PriorMean(mean, torch.full_like(mean, v * s2 / (v + s2)).log())
+
+
+def run_cli(capsys, *arguments) -> tuple[int, str, str]:
+    """`klip-engine` with these arguments, in this process: exit code, standard output and standard error."""
+    before, sys.argv = sys.argv, ["klip-engine", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        sys.argv = before
+    printed = capsys.readouterr()
+    return int(stop.value.code or 0), printed.out, printed.err
+
+
+def save_wiener_prior(folder: Path, grid: WorkingGrid) -> Path:
+    """A bundle whose behaviour is known: an untrained network is the Wiener filter of N(mean, variance)."""
+    network = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
+    facts = {"training": {"patients": 0}, "model_card": "# wiener\n", "description": "a Gaussian prior"}
+    save_bundle(folder, build_denoiser(network, grid.shape), grid, **facts)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> Path:
+    """Tests neither read nor write the user's cache; they share one of their own."""
+    folder = Path(tmp_path_factory.getbasetemp()) / "klip-cache"
+    monkeypatch.setenv("KLIP_CACHE", str(folder))
+    return folder
 
 
 def shared_folder() -> Path | None:

@@ -15,9 +15,11 @@ from klip_engine.evaluation.baselines import BASELINES
 from klip_engine.evaluation.baselines.base import Baseline
 from klip_engine.evaluation.document import Evaluation, evaluation_document
 from klip_engine.evaluation.report import require_matplotlib, write_report
-from klip_engine.evaluation.run import RunSettings, check_work, run_study
+from klip_engine.evaluation.run import run_study
+from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import StudySettings, collect_study
+from klip_engine.evaluation.work import check_work
 from klip_engine.files import writable_folder
 from klip_engine.io.sources import Source
 from klip_engine.pipeline import pick_device

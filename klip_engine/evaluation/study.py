@@ -121,7 +121,7 @@ def collect_study(
     total = len(scans) * (1 + len(settings.kinds))
     for number, scan in enumerate(scans):
         site = _Site.of(scan, grid)
-        chosen = site.evenly_chosen(settings.healthy_slices)
+        chosen = healthy_slices(scan, site.working, settings.healthy_slices).tolist()
         for k in chosen:
             working = site.working
             slices.append((working.hu[k], working.body[k], np.zeros_like(working.body[k])))
@@ -165,8 +165,7 @@ class _Site:
             working = to_working_grid(volume, grid)
         except InputError as error:
             raise InputError(f"{scan.path}: {error}") from error
-        usable = working.body.any(axis=(1, 2)) & healthy_slices(scan, working.source_slices, len(working.hu))
-        healthy = np.flatnonzero(usable).tolist()
+        healthy = healthy_slices(scan, working).tolist()
         if not healthy:
             raise InputError(f"{scan.path} holds no healthy slice with a body: check its ranges of slices")
         allowed = None
@@ -176,10 +175,6 @@ class _Site:
                 first, last = working.source_slices[k]
                 allowed[first:last] = True
         return _Site(scan, volume, working, healthy, grid, Tissues(volume, allowed))
-
-    def evenly_chosen(self, count: int) -> list[int]:
-        places = np.linspace(0, len(self.healthy) - 1, min(count, len(self.healthy))).round().astype(int)
-        return [self.healthy[place] for place in places]
 
     def case(self, number: int, kind: str, k: int, lesion: LesionRecord | None = None) -> Case:
         height = float(self.working.geometry.to_lps((0, 0, k))[2])

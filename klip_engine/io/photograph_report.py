@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -16,6 +15,7 @@ from klip_engine.io.report_parts import (
     colour_bar,
     count_text,
     details,
+    findings_section,
     notices,
     number_text,
     p_value_text,
@@ -27,8 +27,6 @@ from klip_engine.io.report_pictures import THIS_FINDING, grown, png_bytes, score
 _LEAST_SIDE = 480
 """Smaller pictures are enlarged by a whole factor, so that outlines stay thin beside their pixels."""
 _NUMBERED = 8
-_ROWS = 12
-"""Findings in the open part of the table; the others are folded away."""
 
 
 def render_photograph_report(detection: PhotographDetection) -> str:
@@ -111,33 +109,22 @@ def _numbers(detection: PhotographDetection) -> str:
 
 
 def _table(detection: PhotographDetection) -> str:
-    findings = detection.findings
-    if not findings:
-        return ""
-    folded = ""
-    if len(findings) > _ROWS:
-        rest = _rows(findings[_ROWS:])
-        folded = f"<details><summary>{len(findings) - _ROWS} weaker findings</summary>{rest}</details>"
-    return (
-        f"<section><h2>Findings</h2>{_rows(findings[:_ROWS])}{folded}"
-        '<p class="small">Column and row are the centre in pixels from the upper left, counted from 0. The p-value '
-        "is the share of pictures drawn from the model that reach this score somewhere.</p></section>"
+    return findings_section(
+        ("No.", "score", "p-value", "column", "row", "pixels"),
+        [_finding_row(finding) for finding in detection.findings],
+        "Column and row are the centre in pixels from the upper left, counted from 0. The p-value "
+        "is the share of pictures drawn from the model that reach this score somewhere.",
     )
 
 
-def _rows(findings: Sequence[Finding]) -> str:
-    heads = ("No.", "score", "p-value", "column", "row", "pixels")
-    rows = []
-    for finding in findings:
-        x, y, _ = finding.centroid_lps_mm
-        cells = (
-            str(finding.label),
-            number_text(finding.score),
-            p_value_text(finding.p_value),
-            number_text(x, 1),
-            number_text(y, 1),
-            f"{1000 * finding.volume_ml:.0f}",
-        )
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
-    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+def _finding_row(finding: Finding) -> str:
+    x, y, _ = finding.centroid_lps_mm
+    cells = (
+        str(finding.label),
+        number_text(finding.score),
+        p_value_text(finding.p_value),
+        number_text(x, 1),
+        number_text(y, 1),
+        f"{1000 * finding.volume_ml:.0f}",
+    )
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from html import escape
 
 from klip_engine.detection import Detection, Finding
@@ -11,6 +10,7 @@ from klip_engine.io.report_parts import (
     colour_bar,
     count_text,
     details,
+    findings_section,
     notices,
     number_text,
     p_value_text,
@@ -27,8 +27,6 @@ from klip_engine.io.report_pictures import (
 from klip_engine.io.score_curve import score_curve
 
 _SHOWN = 8
-_ROWS = 12
-"""Findings in the open part of the table; the others are folded away."""
 _SCALE_BAR_MM = 50.0
 
 
@@ -71,18 +69,12 @@ def _summary(detection: Detection) -> str:
 
 
 def _table(detection: Detection) -> str:
-    findings = detection.findings
-    if not findings:
-        return ""
-    folded = ""
-    if len(findings) > _ROWS:
-        rest = _finding_rows(findings[_ROWS:])
-        folded = f"<details><summary>{len(findings) - _ROWS} weaker findings</summary>{rest}</details>"
-    return (
-        f"<section><h2>Findings</h2>{_finding_rows(findings[:_ROWS])}{folded}"
-        '<p class="small">x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s '
+    return findings_section(
+        ("No.", "score", "p-value", "x (mm)", "y (mm)", "z (mm)", "volume (ml)", "slices"),
+        [_finding_row(finding) for finding in detection.findings],
+        "x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s "
         "left, y to the back, z to the head. The p-value is the share of slices drawn from that model that reach "
-        f"this score somewhere. {_slice_numbering(detection)}</p></section>"
+        f"this score somewhere. {_slice_numbering(detection)}",
     )
 
 
@@ -90,13 +82,6 @@ def _slice_numbering(detection: Detection) -> str:
     if detection.geometry.is_axial:
         return "Slices are counted from 0, as in the voxel index of a viewer."
     return "The input is not axial: slices are those it was resampled to, counted from 0 at the feet."
-
-
-def _finding_rows(findings: Sequence[Finding]) -> str:
-    heads = ("No.", "score", "p-value", "x (mm)", "y (mm)", "z (mm)", "volume (ml)", "slices")
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
-    rows = "\n".join(_finding_row(f) for f in findings)
-    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _finding_row(finding: Finding) -> str:

@@ -12,6 +12,9 @@ from klip_engine.io.report_pictures import SCORE_COLOURS, score_scale_top
 from klip_engine.io.report_style import STYLE
 from klip_engine.version import __version__
 
+_ROWS = 12
+"""Findings in the open part of the table; the others are folded away."""
+
 
 def page(sections: Sequence[str]) -> str:
     """A self-contained HTML page of these sections, without scripts, between the notice of research use."""
@@ -74,6 +77,23 @@ def colour_bar(detection: Detection) -> str:
         '<rect x="20" y="16" width="280" height="14" fill="url(#score-scale)" class="frame"/>'
         f"{''.join(marks)}</svg>"
     )
+
+
+def findings_section(headings: Sequence[str], rows: Sequence[str], note: str) -> str:
+    """The table of findings, its <tr> rows the strongest first, with a note below; empty without rows."""
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+
+    def table(some: Sequence[str]) -> str:
+        body = "\n".join(some)
+        return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+    folded = ""
+    if len(rows) > _ROWS:
+        weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table(rows[_ROWS:])}"
+        folded = f"<details>{weaker}</details>"
+    return f'<section><h2>Findings</h2>{table(rows[:_ROWS])}{folded}<p class="small">{note}</p></section>'
 
 
 def details(detection: Detection) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from klip_engine.errors import InputError, UsageError
-from klip_engine.volume import BoolArray
+from klip_engine.volume import WorkingVolume
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,24 @@ def _patient(path: Path, direct: Sequence[Path]) -> str:
     return name
 
 
-def healthy_slices(source: Source, slabs: tuple[tuple[int, int], ...] | None, count: int) -> BoolArray:
-    """Which working slices [n] have only healthy source slices behind them; slabs as in `WorkingVolume`.
+def healthy_slices(source: Source, working: WorkingVolume, most: int | None = None) -> npt.NDArray[np.intp]:
+    """Indices [n], rising, of the working slices that show a body and have only healthy source slices behind them.
 
-    Raises InputError when ranges are given for a scan that is not axial.
+    most: at most so many, evenly chosen. Raises InputError when ranges are given for a scan that is not axial.
     """
-    if source.slices is None:
-        return np.ones(count, dtype=bool)
-    if slabs is None:
-        raise InputError(f"{source.path}: slice ranges need axial slices; leave them out or resample the volume")
-    return np.array([any(a <= first and last - 1 <= b for a, b in source.slices) for first, last in slabs])
+    usable = working.body.any(axis=(1, 2))
+    if source.slices is not None:
+        if working.source_slices is None:
+            raise InputError(
+                f"{source.path}: slice ranges need axial slices; leave them out or resample the volume"
+            )
+        inside = [
+            any(a <= first and last - 1 <= b for a, b in source.slices) for first, last in working.source_slices
+        ]
+        usable = usable & np.array(inside)
+    found = np.flatnonzero(usable)
+    count = len(found) if most is None else min(most, len(found))
+    return found[np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
 def _ranges(text: str, where: str) -> tuple[tuple[int, int], ...] | None:

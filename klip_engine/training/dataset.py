@@ -43,10 +43,10 @@ def load_slices(
     patients: list[str] = []
     for number, source in enumerate(sources):
         working = to_working_grid(read_ct(source.path).volume, fine, mask_table=False)
-        keep = healthy_slices(source, working.source_slices, len(working.hu)) & working.body.any(axis=(1, 2))
+        keep = healthy_slices(source, working)
         hu.append(working.hu[keep].clip(-1024, 3071).astype(np.int16))
         body.append(working.body[keep])
-        patients += [source.patient] * int(keep.sum())
+        patients += [source.patient] * len(keep)
         if progress:
             progress(number + 1, len(sources))
     if not patients:

@@ -1,12 +1,17 @@
-"""Grids and a synthetic torso for lesion insertion."""
+"""Grids, a synthetic torso and a small prior for lesion insertion and evaluation."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from klip_engine.volume import CTVolume, Geometry
+from klip_engine.volume import CTVolume, Geometry, WorkingGrid
+from tests.conftest import save_wiener_prior
 
+GRID = WorkingGrid((96, 128), 2.5, 3.0)
+"""Of the prior."""
 NOISE_HU = 12.0
 
 
@@ -53,3 +58,8 @@ def torso() -> CTVolume:
     hu = np.concatenate([np.repeat(low[None], 12, axis=0), np.repeat(high[None], 14, axis=0)])
     hu += np.random.default_rng(0).normal(0.0, NOISE_HU, hu.shape)
     return CTVolume(hu.astype(np.float32), Geometry((160, 120, 26), (2.0, 2.0, 3.0), (-159.0, -119.0, -300.0)))
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    return save_wiener_prior(tmp_path_factory.mktemp("priors") / "wiener", GRID)

@@ -5,49 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from klip_engine import cli
 from klip_engine.calibration import calibrate, healthy_reference
 from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.evaluation import lesion_mask
 from klip_engine.evaluation.baselines.base import Evidence, Scores
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
-from klip_engine.evaluation.run import RunSettings
+from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
 from klip_engine.io.sources import Source
-from klip_engine.priors import load_prior, save_bundle, save_reference
-from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.priors import load_prior, save_reference
 from klip_engine.settings import DetectionSettings, SamplingSettings
 from klip_engine.slices import Watch
-from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
-
-GRID = WorkingGrid((96, 128), 2.5, 3.0)
-NETWORK = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
-
-
-@pytest.fixture(scope="session")
-def prior(tmp_path_factory) -> Path:
-    """An untrained network: the Wiener filter of N(mean, variance)."""
-    folder = tmp_path_factory.mktemp("priors") / "wiener"
-    save_bundle(
-        folder, build_denoiser(NETWORK, GRID.shape), GRID,
-        training={"patients": 0}, model_card="# wiener\n", description="a Gaussian prior",
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("KLIP_CACHE", str(Path(tmp_path_factory.getbasetemp()) / "klip-cache"))
+from klip_engine.volume import Geometry, to_working_grid
+from tests.conftest import run_cli
+from tests.evaluation.conftest import GRID
 
 
 @pytest.fixture(scope="session")
@@ -281,17 +260,6 @@ def test_a_kind_that_fits_nowhere_is_counted_and_all_of_them_is_an_error(scans, 
     assert found.scans[0].asked == 2
     with pytest.raises(InputError, match="none of these lesions fits"):
         collect_study([only_liver], GRID, StudySettings(("nodule",), 2, 2))
-
-
-def run_cli(capsys, *arguments) -> tuple[int, str, str]:
-    before, sys.argv = sys.argv, ["klip-engine", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    finally:
-        sys.argv = before
-    printed = capsys.readouterr()
-    return int(stop.value.code or 0), printed.out, printed.err
 
 
 def test_the_command_takes_a_table_and_speaks_json(capsys, scans, prior, tmp_path):

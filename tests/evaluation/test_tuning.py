@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from klip_engine import cli
 from klip_engine.errors import UsageError
 from klip_engine.evaluation.study import StudySettings, collect_study
 from klip_engine.evaluation.tuning import tune, tuned_settings
 from klip_engine.io.sources import Source
-from klip_engine.priors import load_prior, save_bundle
-from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.presets import read_settings
+from klip_engine.priors import load_prior
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
-from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings, read_settings
+from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, score_images
-from klip_engine.volume import WorkingGrid, images_of_hu
+from klip_engine.volume import images_of_hu
+from tests.conftest import run_cli
+from tests.evaluation.conftest import GRID
 
-GRID = WorkingGrid((96, 128), 2.5, 3.0)
-NETWORK = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
 SETTINGS = DetectionSettings(sampling=SamplingSettings(steps=4), batch_slices=4, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tuning") / "wiener"
-    save_bundle(
-        folder, build_denoiser(NETWORK, GRID.shape), GRID,
-        training={"patients": 0}, model_card="# wiener\n", description="a Gaussian prior",
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +38,9 @@ def study(scan):
     return collect_study((scan,), GRID, StudySettings(("star",), count=3, healthy_slices=4))
 
 
-def test_a_candidate_has_the_figures_that_its_score_has_alone(study, bundle):
-    prior = load_prior(bundle)
-    candidates = tune(study, prior, SETTINGS, ("plain", "coherent"), device="cpu")
+def test_a_candidate_has_the_figures_that_its_score_has_alone(study, prior):
+    bundle = load_prior(prior)
+    candidates = tune(study, bundle, SETTINGS, ("plain", "coherent"), device="cpu")
     assert [one.both for one in candidates] == sorted((one.both for one in candidates), reverse=True)
     # 4 levels give 6 windows; 4 blocks for plain, 3 neighbourhoods for coherent
     assert len(candidates) == 6 * 4 + 6 * 3
@@ -60,7 +48,7 @@ def test_a_candidate_has_the_figures_that_its_score_has_alone(study, bundle):
     candidate = max(wide, key=lambda one: one.term.window[1] / one.term.window[0])
     score = ScoreSettings("alone", (candidate.term,), (3 * GRID.pixel_mm,))
     scored = score_images(
-        images_of_hu(study.hu), prior, replace(SETTINGS, score=score), "cpu", NetworkMeter(prior.denoiser), ""
+        images_of_hu(study.hu), bundle, replace(SETTINGS, score=score), "cpu", NetworkMeter(bundle.denoiser), ""
     )
     from klip_engine.scoring.score_map import block_maps
 
@@ -76,15 +64,12 @@ def test_a_candidate_has_the_figures_that_its_score_has_alone(study, bundle):
     assert candidate.dataset_auroc == pytest.approx(auroc(highest[strange], highest[~strange]), abs=1e-3)
 
 
-def test_the_command_writes_settings_that_detect_takes(scan, bundle, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "sys.argv",
-        ["klip-engine", "tune", str(scan.path), "-o", str(tmp_path / "tuned.json"), "--prior", str(bundle),
-         "--count", "2", "--healthy-slices", "3", "--steps", "4", "--progress", "none"],
+def test_the_command_writes_settings_that_detect_takes(scan, prior, tmp_path, capsys):
+    code, _, err = run_cli(
+        capsys, "tune", scan.path, "-o", tmp_path / "tuned.json", "--prior", prior, "--count", "2",
+        "--healthy-slices", "3", "--steps", "4", "--progress", "none",
     )  # fmt: skip
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 0
+    assert code == 0, err
     settings = read_settings(tmp_path / "tuned.json")
     assert settings.score.name == "tuned-plain"
     assert settings.sampling.steps == 4
@@ -99,10 +84,10 @@ def test_the_command_writes_settings_that_detect_takes(scan, bundle, tmp_path, c
     )
 
 
-def test_tuning_on_anything_but_stars_is_refused(scan, bundle):
+def test_tuning_on_anything_but_stars_is_refused(scan, prior):
     other = collect_study((scan,), GRID, StudySettings(("star", "nodule"), count=1, healthy_slices=2))
     with pytest.raises(UsageError, match="healthy slices and stars only, not at healthy, nodule, star"):
-        tune(other, load_prior(bundle), SETTINGS, ("plain",), device="cpu")
+        tune(other, load_prior(prior), SETTINGS, ("plain",), device="cpu")
 
 
 def test_settings_come_back_from_their_file(tmp_path):
@@ -158,8 +143,8 @@ def test_settings_and_record_need_two_json_files(scan, tmp_path):
         TuningJob((scan,), tmp_path / "a.json", None, "loud", 1, 1, SETTINGS)
 
 
-def test_tuned_settings_name_their_weighting(study, bundle):
-    best = tune(study, load_prior(bundle), SETTINGS, ("variance",), device="cpu")[0]
+def test_tuned_settings_name_their_weighting(study, prior):
+    best = tune(study, load_prior(prior), SETTINGS, ("variance",), device="cpu")[0]
     tuned = tuned_settings(SETTINGS, best, GRID.pixel_mm)
     assert tuned.score.name == "tuned-variance"
     assert tuned.score.blocks(GRID.pixel_mm) == (best.block_pixels,)

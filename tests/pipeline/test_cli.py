@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +17,15 @@ import pytest
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 
-from klip_engine import cli
+from klip_engine.cli.options import SettingsOptions
+from klip_engine.presets import choose_settings
 from klip_engine.settings import SCORES
 from klip_engine.volume import Geometry
-from tests.conftest import torso
+from tests.conftest import run_cli, torso
 from tests.io.dicom_files import AXIAL, straight_positions, write_series
 from tests.pipeline.conftest import WIDE_BLOCKS
 
 QUICK = ["--steps", "6", "--samples", "2", "--score", "klip", "--batch-slices", "4"]
-
-
-def _run(capsys, *arguments: str) -> tuple[int, str, str]:
-    before = sys.argv
-    sys.argv = ["klip-engine", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    finally:
-        sys.argv = before
-    printed = capsys.readouterr()
-    return int(stop.value.code or 0), printed.out, printed.err
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path)
     out, settings = tmp_path / "out", tmp_path / "settings.json"
     settings.write_text(json.dumps(WIDE_BLOCKS.to_dict()))
     arguments = ["--prior", prior, "--settings", settings, "--progress", "json", "--seed", "5"]
-    code, printed, _ = _run(capsys, "detect", ct, "-o", out, *arguments)
+    code, printed, _ = run_cli(capsys, "detect", ct, "-o", out, *arguments)
     assert code == 0
     events = [json.loads(line) for line in printed.splitlines()]
     assert events[0]["event"] == "start"
@@ -77,14 +68,14 @@ def few(monkeypatch, prior) -> list[str]:
 
 def test_saved_updates_lie_in_the_result_one_artifact_per_slice(capsys, ct, few, tmp_path):
     out = tmp_path / "new" / "out"
-    code, _, err = _run(capsys, "detect", ct, "-o", out, *few, "--save-updates")
+    code, _, err = run_cli(capsys, "detect", ct, "-o", out, *few, "--save-updates")
     assert code == 0, err
     assert sorted(p.name for p in (out / "updates").iterdir()) == [f"slice-000{n}.npz" for n in range(4)]
     with np.load(out / "updates" / "slice-0002.npz", allow_pickle=False) as stored:
         assert stored["normalized_updates"].shape == (3, 1, 1, 80, 96)
         assert stored["g_values"].shape == (3,)
     assert [p.name for p in out.parent.iterdir()] == ["out"]
-    code, _, err = _run(capsys, "detect", ct, "-o", out, *few)
+    code, _, err = run_cli(capsys, "detect", ct, "-o", out, *few)
     assert code == 0, err
     assert not (out / "updates").exists()  # an earlier result is replaced, its updates included
 
@@ -94,7 +85,7 @@ def test_nothing_is_left_of_updates_when_a_detection_fails(capsys, ct, few, tmp_
 
     monkeypatch.setattr(klip_engine.io, "write_results", lambda *_, **__: 1 / 0)
     out = tmp_path / "new" / "out"
-    code, _, _ = _run(capsys, "detect", ct, "-o", out, *few, "--save-updates")
+    code, _, _ = run_cli(capsys, "detect", ct, "-o", out, *few, "--save-updates")
     assert code == 1
     assert not out.parent.exists()
 
@@ -102,7 +93,7 @@ def test_nothing_is_left_of_updates_when_a_detection_fails(capsys, ct, few, tmp_
 def test_what_is_not_a_result_is_not_overwritten(capsys, ct, prior, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("years of work")
-    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK)
+    code, _, err = run_cli(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK)
     assert code == 2
     assert "not empty" in err
     assert (tmp_path / "out" / "thesis.docx").read_text() == "years of work"
@@ -120,7 +111,7 @@ def test_what_is_not_a_result_is_not_overwritten(capsys, ct, prior, tmp_path):
     ],
 )
 def test_usage_errors_are_exit_code_2(capsys, ct, prior, tmp_path, arguments, sentence):
-    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *arguments)
+    code, _, err = run_cli(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *arguments)
     assert code == 2
     assert sentence in err.replace("\n", " ")
     assert not (tmp_path / "out").exists()
@@ -236,7 +227,7 @@ def test_bad_input_is_exit_code_3_one_sentence_and_no_files(capsys, prior, tmp_p
     make, word = BAD_INPUT[kind]
     (tmp_path / "in").mkdir()
     source = make(tmp_path / "in")
-    code, out, err = _run(
+    code, out, err = run_cli(
         capsys, "detect", source, "-o", tmp_path / "out", "--prior", prior, *QUICK, "--progress", "none"
     )
     assert code == 3, err
@@ -255,7 +246,7 @@ def test_a_prior_of_another_schema_is_bad_input(capsys, ct, prior, tmp_path):
     shutil.copytree(prior, other)
     metadata = other / "configs" / "metadata.json"
     metadata.write_text(metadata.read_text().replace("klip-prior/1", "klip-prior/9"))
-    code, _, err = _run(
+    code, _, err = run_cli(
         capsys, "detect", ct, "-o", tmp_path / "out", "--prior", other, *QUICK, "--progress", "none"
     )
     assert code == 3
@@ -264,19 +255,19 @@ def test_a_prior_of_another_schema_is_bad_input(capsys, ct, prior, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_exit_code_5(capsys, ct, prior, tmp_path):
-    code, _, err = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, "--device", "abacus")
+    code, _, err = run_cli(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, "--device", "abacus")
     assert code == 5
     assert "abacus" in err
 
 
 def test_square_brackets_in_paths_and_cures_are_printed_as_they_are(capsys, tmp_path):
-    code, _, err = _run(capsys, "detect", tmp_path / "[/red]" / "[bold]scan.nrrd", "-o", tmp_path / "out")
+    code, _, err = run_cli(capsys, "detect", tmp_path / "[/red]" / "[bold]scan.nrrd", "-o", tmp_path / "out")
     assert code == 3
     assert "[/red]" in err.replace("\n", "")
 
 
 def test_an_error_is_also_a_json_event(capsys, tmp_path):
-    code, out, _ = _run(capsys, "detect", tmp_path / "absent", "-o", tmp_path / "out", "--progress", "json")
+    code, out, _ = run_cli(capsys, "detect", tmp_path / "absent", "-o", tmp_path / "out", "--progress", "json")
     event = json.loads(out.splitlines()[-1])
     assert (code, event["event"], event["exit_code"]) == (3, "error", 3)
 
@@ -285,7 +276,7 @@ def test_the_unexpected_is_exit_code_1_without_a_traceback(capsys, ct, prior, tm
     import klip_engine.pipeline as pipeline
 
     monkeypatch.setattr(pipeline, "find_regions", lambda *_: 1 / 0)
-    code, _, err = _run(
+    code, _, err = run_cli(
         capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK, "--progress", "none"
     )
     assert code == 1
@@ -322,10 +313,10 @@ def test_a_run_stopped_in_the_middle_leaves_nothing(ct, prior, tmp_path, number,
 
 
 def test_info_describes_a_ct_and_a_prior(capsys, ct, prior):
-    code, out, _ = _run(capsys, "info", ct)
+    code, out, _ = run_cli(capsys, "info", ct)
     assert code == 0
     assert json.loads(out)["input"]["size"] == [120, 96, 4]
-    code, out, _ = _run(capsys, "info", prior)
+    code, out, _ = run_cli(capsys, "info", prior)
     assert code == 0
     assert json.loads(out)["prior"]["name"] == "wiener"
 
@@ -335,10 +326,12 @@ def test_calibrate_keeps_a_null_in_the_bundle_and_detect_uses_it(capsys, ct, pri
 
     bundle = tmp_path / "bundle"
     shutil.copytree(prior, bundle)
-    code, _, _ = _run(capsys, "calibrate", bundle, "--slices", "20", *QUICK, "--progress", "none")
+    code, _, _ = run_cli(capsys, "calibrate", bundle, "--slices", "20", *QUICK, "--progress", "none")
     assert code == 0
     assert len(list((bundle / "null").glob("*.json"))) == 1
-    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *QUICK, "--progress", "none")
+    code, _, _ = run_cli(
+        capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *QUICK, "--progress", "none"
+    )
     assert code == 0
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]["slices"] == 20
 
@@ -349,11 +342,11 @@ def test_healthy_scans_become_the_reference_that_new_settings_are_measured_on(ca
     bundle = tmp_path / "bundle"
     shutil.copytree(prior, bundle)
     few = ["--steps", "6", "--samples", "2", "--batch-slices", "4", "--progress", "none"]
-    code, _, _ = _run(capsys, "calibrate", bundle, "--healthy", ct, "--per-scan", "3", *few)
+    code, _, _ = run_cli(capsys, "calibrate", bundle, "--healthy", ct, "--per-scan", "3", *few)
     assert code == 0
     assert len(list((bundle / "null").glob("*.json"))) == len(SCORES)  # every score, from one set of samples
     other = [*few, "--samples", "1"]  # nobody calibrated these: detect measures the reference itself
-    code, _, _ = _run(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *other)
+    code, _, _ = run_cli(capsys, "detect", ct, "-o", tmp_path / "out", "--prior", bundle, *other)
     assert code == 0
     null = json.loads((tmp_path / "out" / "findings.json").read_text())["settings"]["null"]
     assert null["source"] == "3 slices of 1 healthy scans"
@@ -361,10 +354,14 @@ def test_healthy_scans_become_the_reference_that_new_settings_are_measured_on(ca
 
 
 def test_version_and_help(capsys):
-    code, out, _ = _run(capsys, "--version")
+    code, out, _ = run_cli(capsys, "--version")
     assert code == 0
     assert out.startswith("klip-engine ")
-    code, out, _ = _run(capsys, "--help")
+    code, out, _ = run_cli(capsys, "--help")
     assert code == 0
     for command in ("detect", "demo", "train", "calibrate", "info"):
         assert command in out
+
+
+def test_the_command_line_offers_every_setting_that_can_be_chosen():
+    assert [option.name for option in fields(SettingsOptions)] == list(signature(choose_settings).parameters)

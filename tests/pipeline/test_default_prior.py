@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from klip_engine import cli, load_prior
+import klip_engine
+from klip_engine import load_prior
 from klip_engine.calibration import known_null
 from klip_engine.demo import demo_ct, demo_truth
+from klip_engine.presets import PRESETS
 from klip_engine.priors import load_reference
-from klip_engine.settings import PRESETS, SCORES
-from tests.pipeline.test_cli import _run
+from klip_engine.settings import SCORES
+from tests.conftest import run_cli
 
-DATA = Path(cli.__file__).parent / "data"
+DATA = Path(klip_engine.__file__).parent / "data"
 
 
 def test_the_default_prior_states_what_it_saw_and_did_not_see_the_validation_patients():
@@ -56,7 +58,7 @@ def test_weights_and_demo_data_stay_small():
 
 @pytest.mark.end_to_end
 def test_the_demo_finds_its_lesion(capsys, tmp_path):
-    code, printed, _ = _run(capsys, "demo", "-o", tmp_path / "demo", "--progress", "json")
+    code, printed, _ = run_cli(capsys, "demo", "-o", tmp_path / "demo", "--progress", "json")
     assert code == 0
     done = json.loads(printed.splitlines()[-1])
     assert "was marked" in done["verdict"]
@@ -79,7 +81,9 @@ def test_the_demo_finds_its_lesion(capsys, tmp_path):
 @pytest.mark.end_to_end
 def test_a_native_dicom_series_comes_back_in_its_own_grid(capsys, shared_ct, tmp_path):
     series = shared_ct / "dicom" / "c4kc-kits-00072"
-    code, _, err = _run(capsys, "detect", series, "-o", tmp_path / "out", "--preset", "fast", "--progress", "none")
+    code, _, err = run_cli(
+        capsys, "detect", series, "-o", tmp_path / "out", "--preset", "fast", "--progress", "none"
+    )
     assert code == 0, err
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))

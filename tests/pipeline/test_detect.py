@@ -11,7 +11,7 @@ import klip_engine
 from klip_engine.errors import Cancelled, ResourceError, UsageError
 from klip_engine.io.artifacts import open_artifact
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
-from klip_engine.settings import PRESETS, PUBLISHED_PRESETS, choose_settings
+from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
 from klip_engine.volume import CTVolume, Geometry
 from tests.conftest import torso
 from tests.pipeline.conftest import WIDE_BLOCKS

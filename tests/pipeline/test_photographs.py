@@ -17,14 +17,13 @@ from klip_engine.errors import InputError
 from klip_engine.io import read_photograph
 from klip_engine.photograph import Photograph
 from klip_engine.pipeline import detect
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.gaussian import SpectralGaussian
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import choose_settings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
 from klip_engine.volume import CTVolume, Geometry
-from tests.conftest import torso
-from tests.pipeline.test_cli import _run
+from tests.conftest import run_cli, torso
 
 SHAPE = (48, 64)
 SCAR = (slice(20, 26), slice(30, 44))
@@ -111,7 +110,7 @@ def test_a_scar_in_a_blurred_photograph_is_found(priors, channels, tmp_path):
 def test_detect_writes_pictures_in_the_place_of_volumes(priors, capsys, channels, tmp_path):
     source, out = save(tmp_path / "photo.png", picture(channels, scar=True)), tmp_path / "out"
     arguments = ["--prior", priors[channels], "--preset", "deblur", *QUICK]
-    code, _, err = _run(capsys, "detect", source, "-o", out, *arguments)
+    code, _, err = run_cli(capsys, "detect", source, "-o", out, *arguments)
     assert code == 0, err
     assert {p.name for p in out.iterdir()} == {
         "reconstruction.png", "klip.nrrd", "regions.png", "findings.json", "findings.csv", "report.html",
@@ -128,7 +127,7 @@ def test_detect_writes_pictures_in_the_place_of_volumes(priors, capsys, channels
     assert labels.max() == len(findings["findings"]) >= 1
     for finding in findings["findings"]:
         assert 1000 * finding["volume_ml"] == pytest.approx((labels == finding["label"]).sum())
-    code, _, err = _run(capsys, "detect", source, "-o", out, *arguments)
+    code, _, err = run_cli(capsys, "detect", source, "-o", out, *arguments)
     assert code == 0, err  # an earlier result is replaced
 
 
@@ -151,7 +150,7 @@ def test_the_default_score_and_a_calibrated_null_serve_photographs_too(priors, c
     bundle = tmp_path / "bundle"
     shutil.copytree(priors[3], bundle)
     settings = ["--preset", "denoise", "--steps", "6", "--score", "klip-coherent"]
-    code, _, err = _run(capsys, "calibrate", bundle, "--slices", "12", *settings, "--progress", "none")
+    code, _, err = run_cli(capsys, "calibrate", bundle, "--slices", "12", *settings, "--progress", "none")
     assert code == 0, err
     detection = detect(
         Photograph(picture(3)), bundle, preset="denoise", steps=6, score="klip-coherent", false_alarms=0.2
@@ -267,7 +266,7 @@ BAD_PHOTOGRAPHS = {
 def test_bad_photographs_are_exit_code_3_one_sentence_and_no_files(kind, priors, capsys, tmp_path):
     make, words = BAD_PHOTOGRAPHS[kind]
     (tmp_path / "in").mkdir()
-    code, out, err = _run(
+    code, out, err = run_cli(
         capsys, "detect", make(tmp_path / "in"), "-o", tmp_path / "out", "--prior", priors[3], *QUICK
     )
     assert code == 3, err
@@ -279,7 +278,7 @@ def test_bad_photographs_are_exit_code_3_one_sentence_and_no_files(kind, priors,
 
 def test_rgb_into_a_grey_prior_is_bad_input_that_names_both(priors, capsys, tmp_path):
     source = save(tmp_path / "photo.png", picture(3))
-    code, _, err = _run(capsys, "detect", source, "-o", tmp_path / "out", "--prior", priors[1], *QUICK)
+    code, _, err = run_cli(capsys, "detect", source, "-o", tmp_path / "out", "--prior", priors[1], *QUICK)
     assert code == 3
     assert "64 x 48 pixels (RGB), but the prior '1' is of 64 x 48 pixels (grey)" in err
 
@@ -287,7 +286,7 @@ def test_rgb_into_a_grey_prior_is_bad_input_that_names_both(priors, capsys, tmp_
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_photograph_with_a_prior_of_ct_is_refused_as_not_ct(prior, capsys, channels, tmp_path):
     source = save(tmp_path / "photo.png", picture(channels))
-    code, _, err = _run(capsys, "detect", source, "-o", tmp_path / "out", "--prior", prior, *QUICK)
+    code, _, err = run_cli(capsys, "detect", source, "-o", tmp_path / "out", "--prior", prior, *QUICK)
     assert code == 3
     assert "a prior of photographs" in err
 
@@ -303,7 +302,7 @@ def test_arrays_of_the_other_kind_are_refused_in_python_too(prior, priors):
 
 def test_a_series_of_a_photograph_is_a_usage_error(priors, capsys, tmp_path):
     source = save(tmp_path / "photo.png", picture(3))
-    code, _, err = _run(
+    code, _, err = run_cli(
         capsys, "detect", source, "-o", tmp_path / "out", "--prior", priors[3], "--series", "1", *QUICK
     )
     assert code == 2
@@ -312,7 +311,7 @@ def test_a_series_of_a_photograph_is_a_usage_error(priors, capsys, tmp_path):
 
 def test_what_needs_ct_refuses_a_prior_of_photographs(priors, capsys, tmp_path):
     sitk.WriteImage(Geometry((120, 96, 3), (4.0, 4.0, 5.0)).image(torso(3)), tmp_path / "ct.nrrd")
-    code, _, err = _run(
+    code, _, err = run_cli(
         capsys, "evaluate", tmp_path / "ct.nrrd", "--json", tmp_path / "a.json", "--prior", priors[1], "--preset",
         "denoise", "--progress", "none", "--baselines", "none",
     )  # fmt: skip

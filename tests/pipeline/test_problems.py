@@ -11,7 +11,8 @@ import torch
 from klip_engine.errors import UsageError
 from klip_engine.measurement import build_scanner
 from klip_engine.operators import CTOperator, GaussianBlur
-from klip_engine.settings import PRESETS, DetectionSettings, OperatorSettings
+from klip_engine.presets import PRESETS
+from klip_engine.settings import DetectionSettings, OperatorSettings
 
 
 def test_limited_angles_and_fans_are_scanned_as_they_are_called():

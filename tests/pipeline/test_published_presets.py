@@ -9,9 +9,10 @@ import torch
 
 from klip_engine.measurement import SimulatedScanner
 from klip_engine.operators import Identity
+from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
 from klip_engine.samplers import DDPM, DPS, PaDIS, PredictorCorrector, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import PRESETS, PUBLISHED_PRESETS, DetectionSettings, choose_settings
+from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, score_slices
 from tests.conftest import GaussianPrior
 

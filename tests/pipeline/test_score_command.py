@@ -13,7 +13,7 @@ from PIL import Image
 
 from klip_engine.detection import NOTICE
 from klip_engine.io.artifacts import write_artifact
-from tests.pipeline.test_cli import _run
+from tests.conftest import run_cli
 from tests.scoring.test_published import EXPECTED_AUROC, VECTORS
 
 IMAGES = range(4)
@@ -55,7 +55,7 @@ def _document(out: Path) -> dict:
 def test_published_artifacts_give_the_published_maps_and_figures(capsys, files, tmp_path):
     out = tmp_path / "out"
     masks = ["--mask", files / "masks.npz", "--body", files / "body.npy", "--healthy", files / "healthy"]
-    code, printed, err = _run(capsys, "score", files / "altered", "-o", out, *HOW, *masks)
+    code, printed, err = run_cli(capsys, "score", files / "altered", "-o", out, *HOW, *masks)
     assert code == 0, err
     with np.load(out / "maps.npz", allow_pickle=False) as maps, np.load(VECTORS / "expected_maps.npz") as expected:
         assert len(maps.files) == 8
@@ -75,7 +75,7 @@ def test_masks_come_in_any_form(capsys, files, tmp_path, how):
     masks = [files / "masks.nrrd"] if how == "nrrd" else [files / f"mask_{image}.npy" for image in IMAGES]
     given = [word for mask in masks for word in ("--mask", mask)]
     arguments = ["-o", tmp_path / "out", *HOW, *given, "--body", files / "body.npy", "--progress", "json"]
-    code, printed, err = _run(capsys, "score", files / "altered", *arguments)
+    code, printed, err = run_cli(capsys, "score", files / "altered", *arguments)
     assert code == 0, err
     done = json.loads(printed.splitlines()[-1])
     assert done["event"] == "done"
@@ -94,7 +94,7 @@ def test_the_picture_shows_the_map_on_its_scale_with_the_lesion_outlined(capsys,
     body = np.ones((16, 24))
     path = write_artifact(tmp_path / "file.npz", updates, np.ones(3), body=body, settings={"seed": 0})
     out = tmp_path / "out"
-    code, _, err = _run(capsys, "score", path, "-o", out, "--block", 4, "--mask", tmp_path / "mask.npy")
+    code, _, err = run_cli(capsys, "score", path, "-o", out, "--block", 4, "--mask", tmp_path / "mask.npy")
     assert code == 0, err
     item = _document(out)["artifacts"][0]
     assert (item["score"], item["highest_block"], item["body"]) == (16.0, [1, 2], "the artifact")
@@ -114,7 +114,7 @@ def test_an_empty_mask_in_a_stack_means_no_lesion_and_no_figure(capsys, files, v
     np.savez(tmp_path / "masks.npz", masks)
     altered = [files / "altered" / f"{image}.npz" for image in (0, 1)]
     arguments = ["-o", tmp_path / "out", *HOW, "--mask", tmp_path / "masks.npz", "--body", files / "body.npy"]
-    code, _, err = _run(capsys, "score", *altered, *arguments)
+    code, _, err = run_cli(capsys, "score", *altered, *arguments)
     assert code == 0, err
     first, second = _document(tmp_path / "out")["artifacts"]
     assert first["image_auroc"] == pytest.approx(EXPECTED_AUROC[SETTING]["image_level"][0], rel=1e-14)
@@ -124,11 +124,11 @@ def test_an_empty_mask_in_a_stack_means_no_lesion_and_no_figure(capsys, files, v
 def test_an_earlier_result_is_replaced_and_anything_else_is_not(capsys, files, tmp_path):
     out = tmp_path / "out"
     for block in (2, 4):
-        assert _run(capsys, "score", files / "altered", "-o", out, "--block", block)[0] == 0
+        assert run_cli(capsys, "score", files / "altered", "-o", out, "--block", block)[0] == 0
     assert _document(out)["block"] == 4
     assert _document(out)["artifacts"][0]["window"] == [0, 100]
     (out / "thesis.docx").write_text("years of work")
-    code, _, err = _run(capsys, "score", files / "altered", "-o", out)
+    code, _, err = run_cli(capsys, "score", files / "altered", "-o", out)
     assert code == 2
     assert "thesis.docx" in err
     assert _document(out)["block"] == 4
@@ -168,7 +168,7 @@ BAD_MASKS = {
 def test_a_bad_mask_is_bad_input_and_nothing_is_written(capsys, files, tmp_path, case):
     make, said = BAD_MASKS[case]
     arguments = ["-o", tmp_path / "out", "--mask", make(tmp_path)]
-    code, _, err = _run(capsys, "score", files / "altered" / "0.npz", *arguments, "--progress", "none")
+    code, _, err = run_cli(capsys, "score", files / "altered" / "0.npz", *arguments, "--progress", "none")
     assert code == 3
     assert len(err.strip().splitlines()) == 1
     assert re.search(said, err)
@@ -192,7 +192,7 @@ def test_what_does_not_fit_ends_with_its_exit_code_and_nothing_is_written(
 ):
     monkeypatch.chdir(files)
     given = ["altered/0.npz", "-o", tmp_path / "out", *wrong, "--progress", "none"]
-    got, _, err = _run(capsys, "score", *given)
+    got, _, err = run_cli(capsys, "score", *given)
     assert got == code
     assert said in err
     assert not (tmp_path / "out").exists()
@@ -200,6 +200,6 @@ def test_what_does_not_fit_ends_with_its_exit_code_and_nothing_is_written(
 
 def test_a_folder_without_artifacts_is_bad_input(capsys, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, _, err = _run(capsys, "score", tmp_path / "empty", "-o", tmp_path / "out")
+    code, _, err = run_cli(capsys, "score", tmp_path / "empty", "-o", tmp_path / "out")
     assert code == 3
     assert "holds no .npz file" in err

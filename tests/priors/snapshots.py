@@ -13,6 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
+SMALL_NETWORK: dict[str, Any] = {
+    "img_resolution": 32,
+    "in_channels": 3,
+    "out_channels": 1,
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [16],
+}
+"""Arguments of a `SongUNet` with one of everything."""
 SOURCE = "raise SystemExit('the source code in the snapshot was run')"
 
 

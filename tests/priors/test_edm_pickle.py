@@ -13,29 +13,19 @@ from torch import nn
 from klip_engine.errors import PriorError
 from klip_engine.priors.edm_pickle import read_snapshot
 from klip_engine.priors.song_unet import SongUNet
-from tests.priors.snapshots import Persistent, persistence, randomise, write_snapshot
-
-ARGUMENTS: dict[str, Any] = {
-    "img_resolution": 32,
-    "in_channels": 3,
-    "out_channels": 1,
-    "model_channels": 8,
-    "channel_mult": [1, 2],
-    "num_blocks": 1,
-    "attn_resolutions": [16],
-}
+from tests.priors.snapshots import SMALL_NETWORK, Persistent, persistence, randomise, write_snapshot
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_snapshot_gives_its_network(tmp_path: Path, protocol: int) -> None:
-    network = randomise(SongUNet(**ARGUMENTS))
+    network = randomise(SongUNet(**SMALL_NETWORK))
     file = tmp_path / "network-snapshot-000001.pkl"
     outer = {"img_resolution": 32, "img_channels": 3, "out_channels": 1, "sigma_data": 0.5, "use_fp16": False}
-    write_snapshot(file, network, ARGUMENTS, outer, "Patch_EDMPrecond", protocol)
+    write_snapshot(file, network, SMALL_NETWORK, outer, "Patch_EDMPrecond", protocol)
     snapshot = read_snapshot(file)
     assert snapshot.preconditioning == "Patch_EDMPrecond"
     assert snapshot.preconditioning_arguments == outer
-    assert snapshot.network_arguments == ARGUMENTS
+    assert snapshot.network_arguments == SMALL_NETWORK
     published = network.state_dict()
     assert list(snapshot.weights) == list(published)
     assert all(torch.equal(snapshot.weights[name], value) for name, value in published.items())

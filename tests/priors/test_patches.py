@@ -74,11 +74,16 @@ def test_every_pixel_is_seen_once_where_it_lies_and_the_padding_is_noisy_backgro
         torch.testing.assert_close(column[inside], expected / (20 + 2 * prior.padding[1] - 1) * 2 - 1)
 
 
-def test_the_grid_moves_with_the_offset_and_repeats_after_the_padding():
+def random_prior(shape: tuple[int, int], patch: int) -> PatchEDMDenoiser:
     torch.manual_seed(0)
-    prior = build_patch_denoiser(TINY, (32, 32), patch=24)
+    prior = build_patch_denoiser(TINY, shape, patch=patch)
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    return prior
+
+
+def test_the_grid_moves_with_the_offset_and_repeats_after_the_padding():
+    prior = random_prior((32, 32), 24)
     x = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         at = {offset: prior.at_offset((offset, 0)).denoise(x, 1.0).mean for offset in (0, 5, 16)}
@@ -88,10 +93,7 @@ def test_the_grid_moves_with_the_offset_and_repeats_after_the_padding():
 
 
 def test_the_result_of_an_image_does_not_depend_on_its_batch():
-    torch.manual_seed(0)
-    prior = build_patch_denoiser(TINY, (20, 28), patch=16)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+    prior = random_prior((20, 28), 16)
     x = torch.randn(3, 1, 20, 28, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         together = prior.at_offset((3, 2)).denoise(x, 0.3).mean

@@ -10,16 +10,8 @@ import torch
 from scipy.signal import upfirdn
 
 from klip_engine.priors.song_unet import PositionalEmbedding, Resample, SongUNet
+from tests.priors.snapshots import SMALL_NETWORK
 
-SMALL: dict[str, Any] = {
-    "img_resolution": 32,
-    "in_channels": 3,
-    "out_channels": 1,
-    "model_channels": 8,
-    "channel_mult": [1, 2],
-    "num_blocks": 1,
-    "attn_resolutions": [16],
-}
 NCSNPP = {"embedding_type": "fourier", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
 
 BLOCK = ["norm0", "conv0", "affine", "norm1", "conv1"]
@@ -43,7 +35,7 @@ PUBLISHED_PARTS = {
 
 
 def test_parameters_are_named_and_shaped_as_published() -> None:
-    state = SongUNet(**SMALL).state_dict()
+    state = SongUNet(**SMALL_NETWORK).state_dict()
     expected = {
         ".".join(filter(None, (part, layer, kind)))
         for part, layers in PUBLISHED_PARTS.items()
@@ -69,7 +61,7 @@ def test_parameters_are_named_and_shaped_as_published() -> None:
 
 
 def test_ncsnpp_and_augmentation_add_their_parameters() -> None:
-    network = SongUNet(**SMALL, **NCSNPP, encoder_type="residual", augment_dim=9)
+    network = SongUNet(**SMALL_NETWORK, **NCSNPP, encoder_type="residual", augment_dim=9)
     state = network.state_dict()
     assert tuple(state["map_noise.freqs"].shape) == (8,)
     assert tuple(state["map_augment.weight"].shape) == (16, 9)
@@ -90,7 +82,7 @@ def test_ncsnpp_and_augmentation_add_their_parameters() -> None:
 )
 def test_answers_are_those_of_the_published_network(options: dict[str, Any], published: list[float]) -> None:
     """Four pixels of what the published network (NVlabs/edm) gives for these weights and c_noise -0.6."""
-    network = SongUNet(**SMALL, **options).eval()
+    network = SongUNet(**SMALL_NETWORK, **options).eval()
     for number, (name, value) in enumerate(network.state_dict().items()):
         if "resample_filter" not in name:
             index = torch.arange(value.numel(), dtype=torch.float64)
@@ -137,4 +129,4 @@ def test_gradients_reach_the_input_of_a_padis_patch() -> None:
 @pytest.mark.parametrize("wrong", [{"embedding_type": "none"}, {"encoder_type": "x"}, {"decoder_type": "residual"}])
 def test_unknown_parts_are_named(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong.values()))):
-        SongUNet(**SMALL, **wrong)
+        SongUNet(**SMALL_NETWORK, **wrong)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from klip_engine import cli
 from klip_engine.calibration import calibrate, healthy_reference, keep_reference
 from klip_engine.errors import Cancelled, InputError, UsageError
 from klip_engine.io.sources import find_sources
 from klip_engine.pipeline import detect
+from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.priors.network import NetworkConfig
-from klip_engine.settings import choose_settings
 from klip_engine.slices import Watch
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, choose_family, default_network, train
 from klip_engine.volume import WorkingGrid
+from tests.conftest import run_cli
 from tests.training.test_training import ct_files  # noqa: F401
 
 GRID = WorkingGrid((40, 48), 10.0)
@@ -95,11 +95,9 @@ def test_what_does_not_fit_together_is_said():
         (["--family", "gan"], "'gan'"),
     ],
 )
-def test_the_command_line_refuses_what_does_not_fit_together(tmp_path, monkeypatch, capsys, options, sentence):
-    arguments = ["klip-engine", "train", "no.nrrd", "-o", str(tmp_path / "p"), "--images", "8", "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--progress", "json", *options])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    assert sentence in capsys.readouterr().out
+def test_the_command_line_refuses_what_does_not_fit_together(tmp_path, capsys, options, sentence):
+    arguments = ["train", "no.nrrd", "-o", tmp_path / "p", "--images", "8", "--device", "cpu", "--progress", "json"]
+    code, printed, _ = run_cli(capsys, *arguments, *options)
+    assert code == 2
+    assert sentence in printed
     assert not (tmp_path / "p").exists()

@@ -1,0 +1,125 @@
+"""`klip-engine detect` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from klip_engine.cli.options import Device, Prior, Progress, Seed, SettingsOptions, takes_settings
+from klip_engine.cli.running import IsCancelled, run, start_facts, stop_if
+from klip_engine.console import ProgressStyle, Reporter
+
+if TYPE_CHECKING:
+    from klip_engine.detection import Detection, Finding
+
+
+@takes_settings()
+def detect(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or folder, or picture.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    prior: Prior = "default",
+    *,
+    options: SettingsOptions,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    save_updates: Annotated[
+        bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
+    ] = False,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Find suspicious regions in a CT or photograph; write reconstruction, score, regions, table and report."""
+
+    def work(reporter: Reporter, cancelled: IsCancelled) -> None:
+        from klip_engine.io import check_replaceable, scratch_folder, write_results
+        from klip_engine.pipeline import detect, read_input
+        from klip_engine.priors import load_prior
+
+        settings = options.choose()
+        check_replaceable(out)
+        bundle = load_prior(prior)
+        loaded = read_input(Path(source), bundle, series=series)
+        reporter.start(**start_facts(prior, settings), slices=loaded.description["slices"])
+        watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
+        with scratch_folder(out) if save_updates else nullcontext() as scratch:
+            detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
+            stop_if(cancelled)
+            write_results(detection, out, extras=[_keep_updates(scratch)] if scratch else [])
+        reporter.done(_summary(detection, out), **_done_facts(detection, out))
+
+    run(work, progress)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("klip-demo"),
+    device: Device = None,
+    seed: Seed = None,
+    progress: Progress = ProgressStyle.RICH,
+) -> None:
+    """Run the main job on the CT that comes with the engine; one lesion was inserted into it."""
+
+    def work(reporter: Reporter, cancelled: IsCancelled) -> None:
+        from klip_engine.demo import demo_ct, demo_verdict
+        from klip_engine.io import check_replaceable, read_ct, write_results
+        from klip_engine.pipeline import detect
+        from klip_engine.presets import choose_settings
+
+        settings = choose_settings(device=device, seed=seed)
+        check_replaceable(out)
+        loaded = read_ct(demo_ct())
+        reporter.start(**start_facts("default", settings), slices=loaded.volume.geometry.size[2])
+        detection = detect(loaded, "default", settings, progress=reporter.progress, cancelled=cancelled)
+        stop_if(cancelled)
+        write_results(detection, out)
+        verdict = demo_verdict(detection)
+        reporter.done(f"{_summary(detection, out)}\n{verdict}", **_done_facts(detection, out), verdict=verdict)
+
+    run(work, progress)
+
+
+def _keep_updates(scratch: Path) -> Callable[[Path], None]:
+    """Moves the updates, complete by then, into the results."""
+
+    def move(results: Path) -> None:
+        scratch.rename(results / "updates")
+
+    return move
+
+
+def _done_facts(detection: Detection, out: Path) -> dict[str, Any]:
+    return {"out": str(out), "findings": len(detection.findings), "timing": detection.timing}
+
+
+def _summary(detection: Detection, out: Path) -> str:
+    from klip_engine.detection import NOTICE
+
+    where = "the photograph" if _of_photograph(detection) else f"{len(detection.slices)} slices"
+    lines = [f"{len(detection.findings)} suspicious regions in {where}."]
+    lines += [_finding_line(finding, detection) for finding in detection.findings[:5]]
+    if len(detection.findings) > 5:
+        lines.append(f"  and {len(detection.findings) - 5} weaker ones")
+    lines += [f"Notice: {notice}" for notice in detection.notices]
+    timing = detection.timing
+    lines.append(
+        f"{timing['total_s']:.0f} s, {timing['network_evaluations']} network evaluations. "
+        f"Open {out / 'report.html'}"
+    )
+    lines.append(NOTICE)
+    return "\n".join(lines)
+
+
+def _of_photograph(detection: Detection) -> bool:
+    from klip_engine.detection import PhotographDetection
+
+    return isinstance(detection, PhotographDetection)
+
+
+def _finding_line(finding: Finding, detection: Detection) -> str:
+    x, y, z = finding.centroid_lps_mm
+    first, last = finding.slice_range
+    words = f"  {finding.label}: score {finding.score:.3g} (p {finding.p_value:.3g}), "
+    if _of_photograph(detection):
+        return words + f"{1000 * finding.volume_ml:.0f} pixels around column {x:.0f}, row {y:.0f}"
+    return words + f"{finding.volume_ml:.1f} ml, slices {first}-{last}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"

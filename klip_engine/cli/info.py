@@ -1,0 +1,24 @@
+"""`klip-engine info`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from klip_engine.cli.running import IsCancelled, run
+from klip_engine.console import ProgressStyle, Reporter
+
+
+def info(
+    what: Annotated[str, typer.Argument(metavar="INPUT|PRIOR", help="A CT, or a prior.")],
+) -> None:
+    """Say what was understood of a CT, or what a prior is."""
+
+    def work(reporter: Reporter, cancelled: IsCancelled) -> None:
+        from klip_engine.describe import describe
+
+        print(json.dumps(describe(what), indent=2))
+
+    run(work, ProgressStyle.NONE)
