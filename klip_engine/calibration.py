@@ -18,7 +18,7 @@ from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
 from klip_engine.settings import DetectionSettings, ScoreSettings
-from klip_engine.slices import NetworkMeter, Watch, places, score_images
+from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -70,6 +70,7 @@ def calibrate_scores(
     """
     with resource_errors():
         meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
+        check_variance(prior, scores, device)
         settings = replace(settings, seed=_NULL_SEED)
         healthy = healthy or _kept_reference(prior)
         if healthy is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,21 @@ from klip_engine.errors import InputError, KlipError, ResourceError, UsageError,
 from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
 from klip_engine.presets import choose_settings
-from klip_engine.priors import PriorBundle, load_prior
+from klip_engine.priors import Denoiser, PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
 from klip_engine.settings import DetectionSettings
-from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, scanner_and_sampler, score_images, score_map
+from klip_engine.slices import (
+    NetworkMeter,
+    ScoredSlices,
+    Watch,
+    check_variance,
+    scanner_and_sampler,
+    score_images,
+    score_map,
+)
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
 NULL_SLICES_ON_DEMAND = 64
@@ -59,6 +67,7 @@ def detect(
         device = pick_device(settings.device)
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
+        check_variance(bundle, [settings.score], device)
         loaded = _load(source, bundle)
         working = _on_the_priors_grid(loaded, bundle)
         recorder = None
@@ -93,7 +102,8 @@ def detect(
         findings=tuple(_finding(region, working, null) for region in regions),
         threshold=threshold,
         prior=bundle.identity(),
-        settings=settings.to_dict() | {"device": device, "null": null.identity()},
+        settings=settings.to_dict()
+        | {"device": device, "null": null.identity(), "noise_levels": _levels(sampler.levels)},
         input=loaded.description,
         timing={
             "total_s": round(time.perf_counter() - start, 3),
@@ -101,7 +111,13 @@ def detect(
             "network_evaluations": meter.evaluations,
             "null_s": round(null_seconds, 3),
         },
-        notices=(*loaded.notices, *_grid_notices(working), *null_notices, *_level_notices(null)),
+        notices=(
+            *loaded.notices,
+            *_grid_notices(working),
+            *null_notices,
+            *_range_notices(sampler.levels, bundle.denoiser),
+            *_level_notices(null),
+        ),
     )
 
 
@@ -205,6 +221,21 @@ def _null(
             f"{null.finest_rate:.3g} was used instead of {settings.false_alarms:.3g}."
         )
     return null, tuple(notices)
+
+
+def _levels(levels: Sequence[float]) -> dict[str, Any]:
+    """The noise levels that ran, in the prior's unit."""
+    return {"count": len(levels), "highest": levels[0], "lowest": levels[-1]}
+
+
+def _range_notices(levels: Sequence[float], denoiser: Denoiser) -> tuple[str, ...]:
+    """What the reader should know where the sampler asks for noise levels the prior was not trained on."""
+    if levels[0] <= denoiser.sigma_max * 1.001 and levels[-1] >= denoiser.sigma_min / 1.001:
+        return ()
+    return (
+        f"The sampler visits noise levels from {levels[0]:.3g} to {levels[-1]:.3g}; the prior was trained on "
+        f"{denoiser.sigma_max:.3g} to {denoiser.sigma_min:.3g} and is outside what it has learnt beyond them.",
+    )
 
 
 def _level_notices(null: NullDistribution) -> tuple[str, ...]:

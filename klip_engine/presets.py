@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import UsageError
+from klip_engine.operators.registry import SCANS
 from klip_engine.samplers import DDPM, PaDIS, PredictorCorrector
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.settings import SCORES, DetectionSettings, OperatorSettings, SamplingSettings, ScoreSettings
@@ -110,20 +111,23 @@ def choose_settings(
 ) -> DetectionSettings:
     """Settings from a preset, or else from a file (see `read_settings`), and what the user said beside it.
 
-    Naming another operator than the preset's brings the sampling that suits it. Raises UsageError naming the
-    choices.
+    Naming another operator than the preset's brings the sampling that suits it, unless the preset's sampler is not
+    the default one. What was set of the operator it replaces is dropped; among scans, views and dose are kept.
+    Raises UsageError naming the choices.
     """
     if settings is not None and preset != "default":
         raise UsageError("give either a preset or a file with settings, not both")
     base = _named(PRESETS, preset, "preset") if settings is None else read_settings(Path(settings))
     if operator is not None and operator != base.operator.name:
-        suits = SamplingSettings() if operator == OperatorSettings.name else SCAN_SAMPLING
-        base = replace(base, sampling=suits)
+        base = replace(base, operator=_another_operator(base.operator, operator))
+        if base.sampling.sampler == SamplingSettings.sampler:
+            suits = SamplingSettings() if operator == OperatorSettings.name else SCAN_SAMPLING
+            base = replace(base, sampling=suits)
     if sampler is not None and sampler != base.sampling.sampler:
         base = replace(base, sampling=replace(base.sampling, options={}))
     return replace(
         base,
-        operator=_given(base.operator, name=operator, views=views),
+        operator=_given(base.operator, views=views),
         sampling=_given(base.sampling, sampler=sampler, steps=steps, samples=samples),
         score=base.score if score is None else _named(SCORES, score, "score"),
         **_without_none(false_alarms=false_alarms, device=device, seed=seed, batch_slices=batch_slices),
@@ -143,6 +147,12 @@ def read_settings(path: Path) -> DetectionSettings:
     if not isinstance(inner, dict):
         raise UsageError(f"{path} holds no settings of a detection")
     return DetectionSettings.from_dict(inner)
+
+
+def _another_operator(settings: OperatorSettings, name: str) -> OperatorSettings:
+    if settings.name in SCANS and name in SCANS:
+        return replace(settings, name=name)
+    return OperatorSettings(name)
 
 
 def _named(choices: dict[str, Any], name: str, what: str) -> Any:

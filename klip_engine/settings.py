@@ -8,7 +8,7 @@ from typing import Any
 
 from klip_engine.errors import UsageError
 from klip_engine.operators.registry import SCANS
-from klip_engine.samplers import build_sampler
+from klip_engine.samplers import Sampler, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
 
 
@@ -112,13 +112,21 @@ class SamplingSettings:
         if not (_number(self.sigma_min) and _number(self.sigma_max) and 0 < self.sigma_min < self.sigma_max):
             raise UsageError("sampling needs 0 < sigma_min < sigma_max")
 
+    def build(self, predicted_variance: bool = False) -> Sampler:
+        """The sampler; predicted_variance: what None stands for here. Raises UsageError for an unknown one."""
+        return build_sampler(
+            self.sampler,
+            self.options,
+            steps=self.steps,
+            sigma_max=self.sigma_max,
+            sigma_min=self.sigma_min,
+            predicted_variance=predicted_variance if self.predicted_variance is None else self.predicted_variance,
+        )
+
     @property
     def evaluations(self) -> int:
         """Network evaluations per slice, all samples together; raises UsageError for an unknown sampler."""
-        sampler = build_sampler(
-            self.sampler, self.options, steps=self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min
-        )
-        return sampler.evaluations * self.samples
+        return self.build().evaluations * self.samples
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,9 @@ or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 
+IN_RESULTS_ONLY = ("null", "noise_levels")
+"""What a result records among its settings beside what was set."""
+
 SCORING_VERSION = 3
 """Part of every null distribution's key: raise it when scores of the same settings change."""
 
@@ -202,8 +213,9 @@ class DetectionSettings:
         _check(_whole(self.batch_slices, 1), "batch_slices must be a whole number of at least 1")
         _check(_whole(self.seed, 0), "the seed is a whole number of at least 0")
         _check(isinstance(self.device, str), "the device is a name")
+        levels = self.sampling.build().levels
         for low, high in (term.window for term in self.score.terms):
-            if not max(low, self.sampling.sigma_min) < min(high, self.sampling.sigma_max):
+            if not max(low, levels[-1]) < min(high, levels[0]):
                 raise UsageError("a window of the score holds none of the sampled noise levels")
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,12 +226,12 @@ class DetectionSettings:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DetectionSettings:
-        """Settings from what `to_dict` gave, after JSON; what a result adds to them ("null") is left aside.
+        """Settings from what `to_dict` gave, after JSON; what a result adds (`IN_RESULTS_ONLY`) is left aside.
 
         What is missing keeps its default. Raises UsageError naming what is unknown or of the wrong kind.
         """
         try:
-            known = {name: value for name, value in plain.items() if name != "null"}
+            known = {name: value for name, value in plain.items() if name not in IN_RESULTS_ONLY}
             parts: dict[str, Any] = {
                 "operator": lambda part: OperatorSettings(**part),
                 "sampling": lambda part: SamplingSettings(**part),

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from klip_engine.errors import Cancelled
+from klip_engine.errors import Cancelled, UsageError
 from klip_engine.measurement import SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PatchTiled, PriorBundle, PriorMean
-from klip_engine.samplers import ItemNoise, Sampler, Step, build_sampler
+from klip_engine.samplers import ItemNoise, Sampler, Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
 from klip_engine.scoring.score_map import PlaceArray, Scales, block_maps, combine_blocks, local_places
 from klip_engine.settings import DetectionSettings, ScoreSettings
@@ -115,19 +115,25 @@ class ScoredSlices:
 
 def scanner_and_sampler(prior: PriorBundle, settings: DetectionSettings) -> tuple[SimulatedScanner, Sampler]:
     """What the settings describe; raises UsageError where they do not fit (cheap: worth asking early)."""
-    sampling = settings.sampling
-    predicted = sampling.predicted_variance
     scanner = build_scanner(
         settings.operator, prior.denoiser.image_shape, prior.pixel_size, settings.seed, prior.denoiser.channels
     )
-    return scanner, build_sampler(
-        sampling.sampler,
-        sampling.options,
-        steps=sampling.steps,
-        sigma_max=sampling.sigma_max,
-        sigma_min=sampling.sigma_min,
-        predicted_variance=not settings.operator.sees_images if predicted is None else predicted,
-    )
+    return scanner, settings.sampling.build(predicted_variance=not settings.operator.sees_images)
+
+
+@torch.no_grad()
+def check_variance(prior: PriorBundle, scores: Sequence[ScoreSettings], device: str) -> None:
+    """Raise UsageError when a score weighs by a variance that the prior does not predict: asks it once."""
+    weighing = [one.name for one in scores if not all(term.weighting.startswith("plain") for term in one.terms)]
+    if not weighing:
+        return
+    denoiser = prior.denoiser
+    nothing = torch.zeros(1, denoiser.channels, *denoiser.image_shape, device=device)
+    if denoiser.denoise(nothing, min(max(1.0, denoiser.sigma_min), denoiser.sigma_max)).log_variance is None:
+        raise UsageError(
+            f"the score '{weighing[0]}' needs a prior that predicts its variance, and '{prior.name}' does not: "
+            "use --score klip or --score kl"
+        )
 
 
 def score_images(

@@ -27,14 +27,16 @@ def build_sampler(name: str, options: Mapping[str, float] | None = None, **commo
     """The sampler called `name`.
 
     common: what every sampler is offered (steps, sigma_max, ...) and takes where it knows it; options: what this
-    one alone has, by the names of its fields. Raises UsageError naming the samplers, or the options, there are.
+    one alone has, by the names of its fields. Raises UsageError naming the samplers, or the options, there are, and
+    for options that are out of range.
     """
     if name not in SAMPLERS:
         raise UsageError(f"no sampler is called '{name}'; there are: {', '.join(SAMPLERS)}")
     known = inspect.signature(SAMPLERS[name]).parameters
-    unknown = set(options or {}) - set(known)
+    own = [key for key in known if key not in common]
+    unknown = set(options or {}) - set(own)
     if unknown:
         raise UsageError(
-            f"the sampler '{name}' has no option {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
+            f"the sampler '{name}' has no option {', '.join(sorted(unknown))}; it has: {', '.join(own) or 'none'}"
         )
-    return SAMPLERS[name](**{key: value for key, value in common.items() if key in known} | dict(options or {}))
+    return SAMPLERS[name](**{key: value for key, value in common.items() if key in known}, **(options or {}))

@@ -65,7 +65,8 @@ class NullDistribution:
         shown = np.asarray([score for score in scan_maxima if score > 0])
         if len(shown) < FEWEST_SLICES:
             return self
-        ratio = float(np.median(shown) / max(float(np.median(self.maxima)), 1e-12))
+        usual = [score for score in self.maxima if score > 0]
+        ratio = float(np.median(shown) / np.median(usual)) if usual else 1.0
         factor = ratio ** (len(shown) / (len(shown) + _PRIOR_SLICES))
         factor = min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
         return replace(self, maxima=tuple(factor * score for score in self.maxima), scan_factor=factor)

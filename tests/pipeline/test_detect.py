@@ -12,6 +12,8 @@ from klip_engine.errors import Cancelled, ResourceError, UsageError
 from klip_engine.io.artifacts import open_artifact
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
 from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
+from klip_engine.priors import PriorMean
+from klip_engine.settings import DetectionSettings
 from klip_engine.volume import CTVolume, Geometry
 from tests.conftest import torso
 from tests.pipeline.conftest import WIDE_BLOCKS
@@ -98,6 +100,24 @@ def test_a_new_setting_gets_its_own_null_once_and_says_so(prior, own_cache):
     second = detect(_axial(), prior, **settings)
     assert not any("No null distribution" in notice for notice in second.notices)
     assert second.findings == first.findings
+
+
+def test_a_score_the_prior_cannot_serve_is_said_before_a_null_is_drawn(prior, monkeypatch):
+    def without_variance(x, sigma):
+        return PriorMean(x)
+
+    monkeypatch.setattr(prior.denoiser, "denoise", without_variance)
+    monkeypatch.setattr("klip_engine.pipeline.calibrate", lambda *_, **__: pytest.fail("a null was begun"))
+    with pytest.raises(UsageError, match="needs a prior that predicts its variance.*--score klip"):
+        detect(_axial(), prior, steps=5, samples=1)
+
+
+def test_the_result_says_which_noise_levels_ran_and_whether_the_prior_knows_them(prior):
+    first = detect(_axial(), prior, sampler="ddpm", steps=8, samples=1, score="klip")
+    assert first.settings["noise_levels"]["highest"] == pytest.approx(157.4, rel=0.01)
+    assert any("the prior was trained on" in notice for notice in first.notices)
+    again = DetectionSettings.from_dict(first.settings)
+    assert again.sampling.sampler == "ddpm"
 
 
 def test_a_rate_the_null_cannot_resolve_is_said(prior):

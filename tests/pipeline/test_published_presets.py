@@ -12,7 +12,7 @@ from klip_engine.operators import Identity
 from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
 from klip_engine.samplers import DDPM, DPS, PaDIS, PredictorCorrector, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
-from klip_engine.settings import DetectionSettings
+from klip_engine.settings import DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, score_slices
 from tests.conftest import GaussianPrior
 
@@ -38,6 +38,22 @@ def test_they_hold_the_published_settings():
     assert evaluations == {"klip-pc": 2000 * 8, "klip-padis": 1000 * 5, "klip-ddpm-deblur": 100 * 8}
     assert not any(preset.sampling.antithetic for preset in PUBLISHED_PRESETS.values())
     assert {PRESETS[name].operator.views for name in ("klip-pc", "klip-padis")} == {24}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PRESETS)
+def test_another_operator_leaves_the_published_sampler_alone(name):
+    chosen = choose_settings(name, operator="fan-flat")
+    assert chosen.sampling == PRESETS[name].sampling
+    assert chosen.operator.name == "fan-flat"
+    assert chosen.operator.views == PRESETS[name].operator.views
+    assert not chosen.operator.blur((64, 64))
+
+
+def test_nothing_of_the_preset_s_operator_stays_with_another():
+    assert choose_settings("deblur", operator="identity").operator == OperatorSettings()
+    assert choose_settings("deblur", operator="identity").sampling == SamplingSettings()
+    scan = choose_settings("low-dose", operator="fan-curved").operator
+    assert (scan.views, scan.dose) == (180, "very-low")
 
 
 def test_their_windows_are_the_published_kept_steps():
