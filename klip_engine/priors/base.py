@@ -51,10 +51,14 @@ class PatchTiled(Denoiser, Protocol):
     """
 
     patch: int
-    """Side of the square patches in pixels, the period of the grid."""
+    """Side of the square patches in pixels, the distance from one to the next."""
 
     def at_offset(self, offset: tuple[int, int]) -> Denoiser:
-        """The same prior with its grid moved by (rows, columns), from 0 on; the grid is periodic."""
+        """The same prior with its grid moved by (rows, columns), from 0 on.
+
+        Offsets repeat after a period that is the prior's own: a grid that covers the image with the fewest patches
+        can move by less than a patch.
+        """
         ...
 
 

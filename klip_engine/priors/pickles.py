@@ -49,7 +49,7 @@ class Name:
 
 @dataclass
 class Record:
-    """An object the file would have built: its class by name, its state as data;"""
+    """An object the file would have built: its class by name, its state as data."""
 
     class_name: str
     state: Any = None
