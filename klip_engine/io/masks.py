@@ -85,6 +85,6 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], most_pixels
         raise InputError(f"the mask {path} has the shape {shape} and not [rows, columns] or [n, rows, columns]")
     if math.prod(shape) > most_pixels:
         raise InputError(
-            f"the mask {path} has the shape {shape}, more than the {most_pixels} pixels possible here; give one mask "
-            "for each image"
+            f"the mask {path} has the shape {shape}, more than the {most_pixels} pixels possible here; give one "
+            "mask for each image"
         )

@@ -62,6 +62,17 @@ class PatchTiled(Denoiser, Protocol):
         ...
 
 
+MOST_PIXELS_A_SIDE = 4096
+
+
+def image_size(shape: Any) -> tuple[int, int]:
+    """(height, width) as a file states it; raises ValueError for what is no size of an image."""
+    sides = tuple(shape) if isinstance(shape, list | tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
+        raise ValueError(f"its images are {str(shape)[:80]}, not two sides of 1 to {MOST_PIXELS_A_SIDE} pixels")
+    return sides[0], sides[1]
+
+
 class NetworkDenoiser(nn.Module):
     """A `Denoiser` with weights, all of them in `network`: what the families of `priors.families` share."""
 
