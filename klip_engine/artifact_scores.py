@@ -50,7 +50,7 @@ class ScoredArtifact:
     """The map of one artifact, [height / block, width / block] float32, and what follows from it.
 
     image_auroc: over the blocks that touch the body; None for healthy artifacts, empty masks and where there is
-    no mask; body: where the body was taken from.
+    no mask; body: the name of the file the body was taken from, or what else it is.
     """
 
     name: str
@@ -124,11 +124,17 @@ def score_artifacts(job: ScoreJob, watch: Watch | None = None) -> ArtifactScores
         running = RunningScore(job.block, (0, window[1] - window[0]), samples=artifact.shape[1])
         for update in artifact.updates(*window):
             watch.check()
-            running.add(update)
+            with np.errstate(over="ignore"):  # a score that overflows is infinite, and refused below
+                running.add(update)
             done += 1
             watch.tell("scoring", done, total)
         healthy = number >= len(altered)
         score_map = running.maps()[0]
+        if not np.isfinite(score_map).all():
+            raise InputError(
+                f"{artifact.path}: the squares of its updates are beyond float32, so that it has no score; run its "
+                "sampler again"
+            )
         mask = masks[number] if masks and not healthy else None
         body, source = bodies[number]
         auroc = None if mask is None or not mask.any() else _image_auroc(score_map, mask, body, job.block, artifact)
@@ -152,7 +158,7 @@ def write_scores(scores: ArtifactScores, folder: Path) -> None:
 
 
 def scores_document(scores: ArtifactScores) -> dict[str, Any]:
-    """The content of scores.json."""
+    """The content of scores.json; files by their names alone, for folders are often called after patients."""
     return {
         "schema": SCORES.schema,
         "engine": __version__,
@@ -170,7 +176,7 @@ def scores_document(scores: ArtifactScores) -> dict[str, Any]:
         "artifacts": [
             {
                 "name": item.name,
-                "file": str(item.artifact.path),
+                "file": item.artifact.path.name,
                 "healthy": item.healthy,
                 "score": item.score,
                 "highest_block": [int(i) for i in np.unravel_index(item.map.argmax(), item.map.shape)],
@@ -200,7 +206,7 @@ def table_rows(scores: ArtifactScores, most: int = 20) -> list[list[str]]:
 
 def _masks(paths: Sequence[Path], artifacts: Sequence[Artifact]) -> list[BoolArray]:
     """One mask per artifact, or none at all."""
-    masks = [(path, mask) for path in paths for mask in read_masks(path)]
+    masks = [(path, mask) for path in paths for mask in read_masks(path, _most_pixels(artifacts))]
     if masks and len(masks) != len(artifacts):
         raise InputError(f"{len(masks)} masks for {len(artifacts)} artifacts: give one each, in the same order")
     for (path, mask), artifact in zip(masks, artifacts, strict=False):
@@ -212,7 +218,7 @@ def _masks(paths: Sequence[Path], artifacts: Sequence[Artifact]) -> list[BoolArr
 
 def _bodies(path: Path | None, artifacts: Sequence[Artifact], altered: int) -> list[tuple[BoolArray, str]]:
     """The body of every artifact and where it was taken from."""
-    given = None if path is None else read_masks(path)
+    given = None if path is None else read_masks(path, _most_pixels(artifacts))
     if given is not None and len(given) not in (1, altered):
         raise InputError(
             f"{path} holds {len(given)} bodies; give one for all or one for each of {altered} artifacts"
@@ -222,12 +228,17 @@ def _bodies(path: Path | None, artifacts: Sequence[Artifact], altered: int) -> l
         if given is not None and path is not None and (len(given) == 1 or number < altered):
             body = given[number if len(given) > 1 else 0]
             _check_shape(body, path, artifact)
-            bodies.append((body, str(path)))
+            bodies.append((body, path.name))
         elif artifact.body is not None:
             bodies.append((artifact.body, "the artifact"))
         else:
             bodies.append((np.ones(artifact.shape[-2:], dtype=bool), "the whole image"))
     return bodies
+
+
+def _most_pixels(artifacts: Sequence[Artifact]) -> int:
+    """Pixels that a file of masks can have; small files are read anyway, to say more exactly what is wrong."""
+    return max(2**22, len(artifacts) * max(artifact.shape[-2] * artifact.shape[-1] for artifact in artifacts))
 
 
 def _check_shape(mask: BoolArray, path: Path, artifact: Artifact) -> None:

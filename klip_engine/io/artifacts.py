@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +33,22 @@ BoolArray = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 
 UPDATES, G_VALUES = "normalized_updates", "g_values"
+ARCHIVE_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    SyntaxError,
+    RuntimeError,
+    tokenize.TokenError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What zipfile and numpy raise on damaged files: numpy reads the head of an array with Python's own parser."""
 _STEP_LIMIT = 2**30
 """Bytes of one kept step, and of any other array, above which a file is not what it claims to be."""
 
@@ -83,10 +102,10 @@ def open_artifact(path: Path) -> Artifact:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file, or its end is missing; copy or write it again")
     with _reading(path) as archive:
-        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         for name in (UPDATES, G_VALUES):
             if name not in names:
-                held = ", ".join(sorted(names)) or "nothing"
+                held = ", ".join(sorted(names)) or "no arrays"
                 raise InputError(f"{path} has no '{name}' (it holds {held}); it is not an artifact of KLIP")
         shape = _updates_shape(archive, path)
         g_values = _array(archive, path, G_VALUES, shape[:1])
@@ -134,12 +153,13 @@ def write_artifact(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The open archive; what zip and numpy raise on damaged files becomes InputError."""
+    """The open archive; damage becomes InputError."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged or incomplete: {str(error).splitlines()[0]}") from error
+    except ARCHIVE_DAMAGE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path} is damaged or incomplete, write it again: {reason}") from error
 
 
 def _header(stream: IO[bytes], path: Path, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:

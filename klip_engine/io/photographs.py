@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,20 @@ from klip_engine.io.loaded import LoadedPhotograph
 from klip_engine.photograph import Photograph
 
 FORMATS = ("PNG", "JPEG", "TIFF")
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    SyntaxError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's readers raise on damaged files."""
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 """Pillow's modes that are grey or RGB without loss, and as which."""
 
@@ -40,7 +56,7 @@ def read_photograph(path: Path) -> LoadedPhotograph:
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be a photograph; give a smaller one") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} cannot be read: it is damaged or incomplete; export it again") from error
     photograph = Photograph(pixels.reshape(*pixels.shape[:2], -1))
     height, width, channels = photograph.pixels.shape

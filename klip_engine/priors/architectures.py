@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from klip_engine.errors import PriorError
 from klip_engine.priors.ncsnpp import NCSNpp
@@ -27,8 +30,66 @@ def build_network(arguments: dict[str, Any], target: str = NETWORK_TARGET) -> nn
 
 
 def network_from(definition: dict[str, Any]) -> nn.Module:
-    """The network that `network_definition` described; raises ValueError for one that is not registered."""
-    return build_network({k: v for k, v in definition.items() if k != "_target_"}, str(definition["_target_"]))
+    """The network that `network_definition` described, without numbers until `load_weights`: a few words of a file
+    can describe a network that no memory holds. Raises ValueError for one that is not registered."""
+    arguments = {k: v for k, v in definition.items() if k != "_target_"}
+    with torch.device("meta"):
+        return build_network(arguments, str(definition["_target_"]))
+
+
+def loaded_network(arguments: dict[str, Any], target: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The network of these arguments with these weights, all of them and no other.
+
+    Raises ValueError, TypeError, RuntimeError, LookupError or ArithmeticError where they do not fit.
+    """
+    with parameters_at_most(len(weights)):
+        network = network_from({"_target_": target} | arguments)
+    load_weights(network, weights)
+    return network
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give a network of `network_from` its numbers: copies of `weights`, by the names and in the types of its own.
+
+    Raises RuntimeError when names or shapes differ.
+    """
+    own = network.state_dict()
+    copies = {
+        name: weight.detach().to(own[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        if name in own
+        else weight
+        for name, weight in weights.items()
+    }
+    network.load_state_dict(copies, assign=True)
+    if any(buffer.is_meta for buffer in network.buffers()):
+        # Buffers that are no weights: the shapes having been compared, the network can be made with its numbers.
+        definition = network_definition(network)
+        arguments = {k: v for k, v in definition.items() if k != "_target_"}
+        made = build_network(arguments, definition["_target_"])
+        for path, layer in made.named_modules():
+            for name, buffer in layer.named_buffers(recurse=False):
+                if network.get_submodule(path).get_buffer(name).is_meta:
+                    network.get_submodule(path)._buffers[name] = buffer
+
+
+@contextmanager
+def parameters_at_most(count: int) -> Iterator[None]:
+    """Raise ValueError as soon as what this thread builds has more parameters than a file has weights: a number in
+    a file can ask for a million layers."""
+    thread, left = threading.get_ident(), count
+
+    def counted(*_: Any) -> None:
+        nonlocal left
+        if threading.get_ident() == thread:
+            left -= 1
+            if left < 0:
+                raise ValueError(f"its network has more layers than the file has weights ({count})")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def network_definition(network: nn.Module) -> dict[str, Any]:
@@ -50,13 +111,15 @@ def folded(network: nn.Module, x: torch.Tensor, time: torch.Tensor, factor: int)
 
 
 def _diffusion_model_unet(**arguments: Any) -> nn.Module:
-    from monai.networks.nets import DiffusionModelUNet
+    with torch.device("cpu"):  # tensors that the package keeps must have numbers
+        from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(**arguments)
 
 
 def _unet_2d(**arguments: Any) -> nn.Module:
-    from klip_engine.priors.diffusers_pipeline import UNet2D
+    with torch.device("cpu"):
+        from klip_engine.priors.diffusers_pipeline import UNet2D
 
     return UNet2D(**arguments)
 

@@ -51,11 +51,26 @@ class PatchTiled(Denoiser, Protocol):
     """
 
     patch: int
-    """Side of the square patches in pixels, the period of the grid."""
+    """Side of the square patches in pixels, the distance from one to the next."""
 
     def at_offset(self, offset: tuple[int, int]) -> Denoiser:
-        """The same prior with its grid moved by (rows, columns), from 0 on; the grid is periodic."""
+        """The same prior with its grid moved by (rows, columns), from 0 on.
+
+        Offsets repeat after a period that is the prior's own: a grid that covers the image with the fewest patches
+        can move by less than a patch.
+        """
         ...
+
+
+MOST_PIXELS_A_SIDE = 4096
+
+
+def image_size(shape: Any) -> tuple[int, int]:
+    """(height, width) as a file states it; raises ValueError for what is no size of an image."""
+    sides = tuple(shape) if isinstance(shape, list | tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
+        raise ValueError(f"its images are {str(shape)[:80]}, not two sides of 1 to {MOST_PIXELS_A_SIDE} pixels")
+    return sides[0], sides[1]
 
 
 class NetworkDenoiser(nn.Module):

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from klip_engine.errors import KlipError, PriorError, ResourceError
+from klip_engine.priors.architectures import load_weights, parameters_at_most
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.diffusers_pipeline import is_pipeline, read_pipeline
 from klip_engine.priors.families import DEFAULT_FAMILY, Family, family_of, find_family
@@ -214,12 +215,13 @@ def _schema(folder: Path) -> dict[str, Any]:
 
 def _load(folder: Path, klip: dict[str, Any], family: Family) -> PriorBundle:
     config = json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8"))
-    denoiser = family.build(config)
+    stored = load_file(folder / _WEIGHTS)
+    with parameters_at_most(len(stored)):
+        denoiser = family.build(config)
     sha256 = _hash((folder / _WEIGHTS).read_bytes(), config, klip["grid"], klip.get("family", DEFAULT_FAMILY))
     if sha256 != klip["sha256"]:
         raise ValueError("its weights, network or grid do not have the hash that metadata.json states")
-    stored = load_file(folder / _WEIGHTS)
-    denoiser.network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
+    load_weights(denoiser.network, stored)
     grid = None
     if klip["grid"] is not None:
         grid = WorkingGrid(**(klip["grid"] | {"shape": tuple(klip["grid"]["shape"])}))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean
+from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
 
 
 def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> list[float]:
@@ -51,7 +51,7 @@ class DDPMDenoiser(NetworkDenoiser):
         if len(betas) < 2 or not all(0 < beta < 1 for beta in betas):
             raise ValueError("its betas must be at least two numbers between 0 and 1")
         self.network = network
-        self.image_shape = image_shape
+        self.image_shape = image_size(image_shape)
         self.betas = list(betas)
         self.channels = channels
         self.space_to_depth = space_to_depth
@@ -101,7 +101,7 @@ class DDPMDenoiser(NetworkDenoiser):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DDPMDenoiser:
-        """The denoiser `config` describes, with fresh weights."""
+        """The denoiser `config` describes, without weights."""
         diffusion = dict(config["diffusion"])
         shape = tuple(diffusion.pop("image_shape"))
         return cls(network_from(config["network_def"]), shape, **diffusion)

@@ -26,12 +26,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from klip_engine.errors import PriorError
-from klip_engine.priors.architectures import build_network, folded
+from klip_engine.priors.architectures import folded, loaded_network
 from klip_engine.priors.base import PriorMean
 from klip_engine.priors.ddpm import DDPMDenoiser
 
 NETWORK = "diffusers.UNet2DModel"
 _PREDICTIONS = ("epsilon", "sample", "v_prediction")
+_MOST_TIMES = 100_000
 _WEIGHTS = "diffusion_pytorch_model"
 
 
@@ -100,8 +101,9 @@ def read_pipeline(folder: Path) -> tuple[DiffusersDenoiser, str]:
         arguments = _network_arguments(_json(folder / "unet" / "config.json"))
         schedule = _json(folder / "scheduler" / "scheduler_config.json")
         weights = _weight_file(folder / "unet")
-        network = build_network(arguments, NETWORK)
-        network.load_state_dict({f"unet.{name}": value.float() for name, value in load_file(weights).items()})
+        network = loaded_network(
+            arguments, NETWORK, {f"unet.{name}": value for name, value in load_file(weights).items()}
+        )
         size, channels = arguments["sample_size"], arguments["in_channels"]
         denoiser = DiffusersDenoiser(
             network,
@@ -113,7 +115,16 @@ def read_pipeline(folder: Path) -> tuple[DiffusersDenoiser, str]:
         )
     except ImportError as error:
         raise PriorError(f"the pipeline {folder} needs the package diffusers: {error}") from error
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PriorError(f"the pipeline {folder} cannot be used: {reason}") from error
     plain = json.dumps(denoiser.config(), sort_keys=True, separators=(",", ":"))
@@ -131,6 +142,8 @@ def schedule_betas(config: dict[str, Any]) -> list[float]:
         return [float(beta) for beta in config["trained_betas"]]
     kind = config.get("beta_schedule", "linear")
     steps = int(config.get("num_train_timesteps", 1000))
+    if not 2 <= steps <= _MOST_TIMES:
+        raise ValueError(f"its noise schedule has {steps} training times, not 2 to {_MOST_TIMES}")
     first, last = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     if kind == "linear":
         return [float(b) for b in torch.linspace(first, last, steps, dtype=torch.float64)]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean
+from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
 
 _LOG_VARIANCE_RANGE = (-14.0, 4.0)
 
@@ -42,7 +42,7 @@ class EDMDenoiser(NetworkDenoiser):
     ) -> None:
         super().__init__()
         self.network = network
-        self.image_shape = image_shape
+        self.image_shape = image_size(image_shape)
         self.channels = channels
         self.space_to_depth = space_to_depth
         self.data_mean = data_mean
@@ -102,7 +102,7 @@ class EDMDenoiser(NetworkDenoiser):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The denoiser `config` describes, with fresh weights."""
+        """The denoiser `config` describes, without weights."""
         preconditioning = dict(config["preconditioning"])
         shape = tuple(preconditioning.pop("image_shape"))
         return cls(network_from(config["network_def"]), shape, **preconditioning)

@@ -23,7 +23,8 @@ DEFAULT_FAMILY = "edm"
 
 @dataclass(frozen=True)
 class Family:
-    """build: a denoiser with fresh weights from what `config_of` gave; both know plain data only.
+    """build: a denoiser, its weights still to be given by `architectures.load_weights`, from what `config_of` gave;
+    both know plain data only.
 
     `build` raises KeyError, TypeError or ValueError for a configuration it cannot read.
     """

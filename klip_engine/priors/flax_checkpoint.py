@@ -11,6 +11,7 @@ Neither flax nor jax is needed; both extras of reading come with `pip install "k
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ Array = npt.NDArray[Any]
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _DEEPEST = 64
 _CHUNKED = "__msgpack_chunked_array__"
+_TYPES = {"bool", "float16", "float32", "float64"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, RecursionError)
+"""What msgpack, numpy and tensorstore raise on damaged files."""
+_MOST_BYTES, _MOST_TIMES = 2**32, 1000
+"""Of all arrays of an Orbax folder: what it may state, and how many times the size of its files."""
 _INSTALL = 'pip install "klip-engine[import-flax]"'
 
 
@@ -52,7 +60,7 @@ def _msgpack_tree(path: Path) -> Any:
     try:
         content = path.read_bytes()
         return msgpack.unpackb(content, ext_hook=_extension, raw=False, strict_map_key=False)
-    except (ValueError, TypeError, OSError, RecursionError, msgpack.exceptions.UnpackException) as error:
+    except (*_DAMAGE, msgpack.exceptions.UnpackException) as error:
         raise PriorError(f"it is damaged or no flax checkpoint ({_short(error)})") from error
 
 
@@ -76,10 +84,9 @@ def _dtype(name: str) -> np.dtype[Any]:
         except ImportError as error:
             raise PriorError(f"bfloat16 arrays need ml_dtypes: {_INSTALL}") from error
         return np.dtype(ml_dtypes.bfloat16)
-    dtype = np.dtype(name)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"arrays of type {name[:40]} are not numbers")
-    return dtype
+    if name not in _TYPES:
+        raise ValueError(f"arrays of type {name[:40]!r} are not numbers")
+    return np.dtype(name)
 
 
 def _flat(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Array]:
@@ -103,7 +110,7 @@ def _joined(tree: dict[str, Any]) -> Array:
         shape = [int(tree["shape"][str(axis)]) for axis in range(len(tree["shape"]))]
         chunks = [np.asarray(tree["chunks"][str(n)]).ravel() for n in range(len(tree["chunks"]))]
         return np.concatenate(chunks).reshape(shape)
-    except (KeyError, ValueError, TypeError) as error:
+    except _DAMAGE as error:
         raise PriorError("it is damaged: the chunks of an array do not fit its shape") from error
 
 
@@ -134,13 +141,34 @@ def _orbax_arrays(folder: Path) -> dict[str, Array]:
         keys = [key.decode() for key in tensorstore.KvStore.open(store).result().list().result()]
         ends = (".zarray", "zarr.json")
         names = sorted(key.rsplit("/", 1)[0] for key in keys if key.endswith(tuple(f"/{end}" for end in ends)))
-        arrays = {}
-        for name in names:
-            spec = {"driver": driver, "kvstore": _below(store, name)}
-            arrays[name] = np.asarray(tensorstore.open(spec, open=True, read=True).result().read().result())
-    except (ValueError, OSError) as error:
+        stored = {
+            name: tensorstore.open(
+                {"driver": driver, "kvstore": _below(store, name)}, open=True, read=True
+            ).result()
+            for name in names
+        }
+        _check_stated(folder, stored)
+        arrays = {name: np.asarray(array.read().result()) for name, array in stored.items()}
+        return {_tree_path(name, metadata): array for name, array in arrays.items()}
+    except _DAMAGE as error:
         raise PriorError(f"it is damaged ({_short(error)})") from error
-    return {_tree_path(name, metadata): array for name, array in arrays.items()}
+
+
+def _check_stated(folder: Path, stored: dict[str, Any]) -> None:
+    """Raise PriorError before arrays are read that are far larger than their files: what is missing of a zarr array
+    is filled in, and a chunk is unpacked as a whole."""
+    stated = 0
+    for name, array in stored.items():
+        dtype = str(array.dtype.name)
+        if dtype != "bfloat16" and dtype not in _TYPES:
+            raise ValueError(f"the array {name[:80]} is of type {dtype[:40]!r}, not of numbers")
+        sides = (array.shape, array.chunk_layout.read_chunk.shape or ())
+        stated += max(math.prod(shape) for shape in sides) * array.dtype.numpy_dtype.itemsize
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if stated > min(_MOST_BYTES, _MOST_TIMES * held):
+        raise PriorError(
+            f"its arrays would need {stated / 2**20:,.0f} MiB, and its files have {held / 2**20:,.3f} MiB: refused"
+        )
 
 
 def _below(store: dict[str, Any], name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from klip_engine.errors import UsageError
-from klip_engine.priors.base import NetworkDenoiser, PriorMean
+from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
 
 _LEAST_POWER = 1e-7
 
@@ -84,7 +84,8 @@ class SpectralGaussian(NetworkDenoiser):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectralGaussian:
-        """The prior `config` describes, of white images until its moments are loaded."""
+        """The prior `config` describes, without numbers until its moments are loaded."""
         sizes = dict(config["gaussian"])
-        shape = (sizes.pop("channels"), *sizes.pop("image_shape"))
-        return cls(torch.zeros(shape), torch.ones(shape), **sizes)
+        shape = (int(sizes.pop("channels")), *image_size(sizes.pop("image_shape")))
+        with torch.device("meta"):
+            return cls(torch.zeros(shape), torch.ones(shape), **sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 
 from klip_engine.errors import PriorError, UsageError
-from klip_engine.priors.architectures import build_network
-from klip_engine.priors.base import NetworkDenoiser
+from klip_engine.priors.architectures import loaded_network
+from klip_engine.priors.base import MOST_PIXELS_A_SIDE, NetworkDenoiser
 from klip_engine.priors.bundle import save_bundle
 from klip_engine.priors.diffusers_pipeline import is_pipeline, read_pipeline
 from klip_engine.priors.edm_pickle import NetworkSnapshot, read_snapshot
@@ -25,6 +26,7 @@ from klip_engine.priors.scaled import ValueScale, scaled
 from klip_engine.priors.ve import VEDenoiser
 from klip_engine.volume import WorkingGrid
 
+_MOST_LEVELS = 16
 _UNKNOWN = "unknown: ask whoever published the weights before using or passing them on"
 
 
@@ -58,8 +60,7 @@ def import_prior(path: Path, bundle: Path, settings: ImportSettings) -> str:
         raise UsageError(f"no kind of weights '{settings.kind}' (known: {', '.join(KINDS)})")
     if (settings.hu is None) != (settings.pixel_mm is None):
         raise UsageError("weights of CT need both --hu and --pixel-mm, those of pictures neither")
-    if bundle.exists() and any(bundle.iterdir()):
-        raise UsageError(f"{bundle} is not empty; name a new folder for the bundle")
+    _check_new(bundle)
     if not path.exists():
         raise PriorError(f"no such file or folder: {path}")
     inner, values = KINDS[settings.kind](path, settings)
@@ -76,15 +77,27 @@ def import_prior(path: Path, bundle: Path, settings: ImportSettings) -> str:
         "hu": settings.hu,
         "values": settings.values or values,
     }
-    return save_bundle(
-        bundle,
-        denoiser,
-        grid,
-        training=facts,
-        model_card=_model_card(bundle.name, denoiser, inner, grid, facts),
-        description=f"Imported weights ({settings.kind})",
-        dtype=torch.float32,
-    )
+    try:
+        return save_bundle(
+            bundle,
+            denoiser,
+            grid,
+            training=facts,
+            model_card=_model_card(bundle.name, denoiser, inner, grid, facts),
+            description=f"Imported weights ({settings.kind})",
+            dtype=torch.float32,
+        )
+    except OSError as error:
+        raise UsageError(f"{bundle} cannot be written ({error.strerror}); name another folder") from error
+
+
+def _check_new(bundle: Path) -> None:
+    """Raise UsageError unless the bundle's folder is empty or can be made."""
+    if bundle.is_dir() and any(bundle.iterdir()):
+        raise UsageError(f"{bundle} is not empty; name a new folder for the bundle")
+    there = next(place for place in (bundle, *bundle.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file; name a new folder for the bundle")
 
 
 Imported = tuple[NetworkDenoiser, tuple[float, float]]
@@ -106,45 +119,98 @@ def _edm_pickle(path: Path, settings: ImportSettings) -> Imported:
     snapshot = read_snapshot(path)
     if snapshot.preconditioning == "Patch_EDMPrecond":
         return _patch_edm(path, snapshot, settings), (0.0, 1.0)
-    outer = snapshot.preconditioning_arguments
-    shape = settings.shape or (int(outer["img_resolution"]), int(outer["img_resolution"]))
+    resolution = _whole(path, snapshot, "img_resolution", MOST_PIXELS_A_SIDE)
+    shape = settings.shape or (resolution, resolution)
+    channels = _channels(path, snapshot)
     network = _song_unet(path, snapshot, shape)
-    denoiser = PlainEDMDenoiser(network, shape, channels=int(outer["img_channels"]), **_preconditioning(outer))
+    denoiser = PlainEDMDenoiser(network, shape, channels=channels, **_preconditioning(path, snapshot))
     return denoiser, (-1.0, 1.0)
 
 
 def _patch_edm(path: Path, snapshot: NetworkSnapshot, settings: ImportSettings) -> PatchEDMDenoiser:
-    outer = snapshot.preconditioning_arguments
     if settings.shape is None:
         raise UsageError(f"{path} holds a prior of patches: name the rows and columns of whole images with --shape")
-    channels = int(outer.get("out_channels") or outer["img_channels"])
-    if int(outer["img_channels"]) != channels + 2:
+    inputs = _channels(path, snapshot)
+    named = bool(snapshot.preconditioning_arguments.get("out_channels"))
+    channels = _whole(path, snapshot, "out_channels") if named else inputs
+    if inputs != channels + 2:
         raise PriorError(f"{path} cannot be imported: its network has no two position channels")
+    network = _song_unet(path, snapshot, (settings.patch, settings.patch))
+    _check_size(settings.shape, 1)
     return PatchEDMDenoiser(
-        _song_unet(path, snapshot, (settings.patch, settings.patch)),
+        network,
         settings.shape,
         patch=settings.patch,
         channels=channels,
         background=(settings.values or (0.0, 1.0))[0],
-        **_preconditioning(outer),
+        **_preconditioning(path, snapshot),
     )
 
 
-def _preconditioning(outer: dict[str, Any]) -> dict[str, Any]:
+def _preconditioning(path: Path, snapshot: NetworkSnapshot) -> dict[str, Any]:
     """EDM Table 1; the range of noise levels that its samplers use where the network itself has no limit."""
+    sigma_data = _number(path, snapshot, "sigma_data", 0.5)
+    lowest = max(0.002, _number(path, snapshot, "sigma_min", 0.0))
+    highest = min(80.0, _number(path, snapshot, "sigma_max", math.inf))
+    if not (0 < sigma_data < math.inf and lowest < highest):
+        raise PriorError(
+            f"{path} cannot be imported: sigma_data {sigma_data}, sigma_min {lowest} and sigma_max {highest} are "
+            "not those of a network of EDM"
+        )
     return {
         "space_to_depth": 1,
         "data_mean": 0.0,
-        "sigma_data": float(outer.get("sigma_data", 0.5)),
-        "sigma_min": max(0.002, float(outer.get("sigma_min", 0))),
-        "sigma_max": min(80.0, float(outer.get("sigma_max", 80))),
+        "sigma_data": sigma_data,
+        "sigma_min": lowest,
+        "sigma_max": highest,
     }
+
+
+def _channels(path: Path, snapshot: NetworkSnapshot) -> int:
+    """Channels of the images under the preconditioning, which are those of its network."""
+    channels = _whole(path, snapshot, "img_channels")
+    if snapshot.network_arguments.get("in_channels") != channels:
+        raise PriorError(f"{path} cannot be imported: images and network differ in their channels")
+    return channels
+
+
+def _whole(path: Path, snapshot: NetworkSnapshot, name: str, most: int = 2**16) -> int:
+    """A whole number above 0 that the preconditioning was made with."""
+    value = snapshot.preconditioning_arguments.get(name)
+    if type(value) is not int or not 1 <= value <= most:
+        raise PriorError(
+            f"{path} cannot be imported: its {name} is {_shown(value)}, not a whole number up to {most}"
+        )
+    return value
+
+
+def _number(path: Path, snapshot: NetworkSnapshot, name: str, default: float) -> float:
+    """A number from 0 on that the preconditioning was made with."""
+    value = snapshot.preconditioning_arguments.get(name, default)
+    if type(value) not in (int, float) or not (0 <= value < 1e300 or value == math.inf):
+        raise PriorError(f"{path} cannot be imported: its {name} is {_shown(value)}, not a number from 0 on")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A value of a file, short enough for a sentence."""
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return repr(value[:40])
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    # Python refuses to write integers of thousands of digits.
+    return str(value) if isinstance(value, int) and abs(value) < 10**18 else "of another kind or size"
 
 
 def _song_unet(path: Path, snapshot: NetworkSnapshot, size: tuple[int, int]) -> torch.nn.Module:
     """The snapshot's network, for images or patches of a size."""
     arguments = dict(snapshot.network_arguments)
-    _check_size(size, len(arguments.get("channel_mult", (1, 2, 2, 2))))
+    levels = arguments.get("channel_mult", [1, 2, 2, 2])
+    if not isinstance(levels, list) or not 1 <= len(levels) <= _MOST_LEVELS:
+        raise PriorError(f"{path} cannot be imported: its channel_mult is no list of 1 to {_MOST_LEVELS} numbers")
+    _check_size(size, len(levels))
     for name in ("label_dim", "implicit_mlp"):
         if arguments.pop(name, 0):
             raise PriorError(f"{path} cannot be imported: its network uses {name}, which is not supported")
@@ -186,17 +252,17 @@ KINDS: dict[str, Callable[[Path, ImportSettings], Imported]] = {
 def _loaded(path: Path, arguments: dict[str, Any], target: str, weights: dict[str, Any]) -> torch.nn.Module:
     """A network with these weights; all of them, and no other."""
     try:
-        network = build_network(arguments, target)
-        network.load_state_dict(weights)
+        return loaded_network(arguments, target, weights)
     except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PriorError(f"{path} cannot be imported: its weights do not fit its network: {reason}") from error
-    return network
 
 
 def _check_size(size: tuple[int, int], levels: int) -> None:
     """Every level of a U-Net halves the image."""
     factor = 2 ** (levels - 1)
+    if max(size) > MOST_PIXELS_A_SIDE:
+        raise UsageError(f"{size[0]} x {size[1]} pixels are more than {MOST_PIXELS_A_SIDE} a side: choose fewer")
     if min(size) < 1 or size[0] % factor or size[1] % factor:
         raise UsageError(
             f"{size[0]} x {size[1]} pixels cannot be halved {levels - 1} times, as this network does: choose "
@@ -215,9 +281,9 @@ def _configuration(name: str | None) -> NCSNppConfig:
         return NCSNppConfig(**json.loads(Path(name).read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"no configuration '{name}': neither a file nor one of {known}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         names = ", ".join(field.name for field in fields(NCSNppConfig))
-        raise UsageError(f"the configuration {name} is not a JSON object with some of {names}") from error
+        raise UsageError(f"the configuration {name} is not a JSON object with some of {names}: {error}") from error
 
 
 def _file_hash(path: Path) -> str:

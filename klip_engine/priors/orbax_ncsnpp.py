@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from klip_engine.errors import PriorError
 from klip_engine.priors.flax_checkpoint import Array
 
+_MOST_LEVELS = 16
 _AVERAGED = "params_ema/"
 
 
@@ -20,7 +22,7 @@ class NCSNppConfig:
     """What a checkpoint does not say of itself; the names are those of the published configurations.
 
     Everything else is as in all of them: Fourier features, FIR resampling (1, 3, 3, 1), BigGAN blocks, input and
-    output skips that are summed, images in [0, 1]. Raises TypeError for values of another type.
+    output skips that are summed, images in [0, 1]. Raises TypeError for values that are none.
     """
 
     image_size: int
@@ -34,7 +36,18 @@ class NCSNppConfig:
 
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions"):
-            object.__setattr__(self, name, tuple(int(n) for n in getattr(self, name)))
+            numbers = getattr(self, name)
+            if not isinstance(numbers, list | tuple) or not all(_is_whole(n) for n in numbers):
+                raise TypeError(f"{name} is a list of whole numbers")
+            object.__setattr__(self, name, tuple(numbers))
+        if not 1 <= len(self.ch_mult) <= _MOST_LEVELS:
+            raise TypeError(f"ch_mult has 1 to {_MOST_LEVELS} numbers")
+        for name in ("image_size", "nf", "num_res_blocks", "channels"):
+            if not _is_whole(getattr(self, name)):
+                raise TypeError(f"{name} is a whole number from 1 on")
+        levels = (self.sigma_min, self.sigma_max)
+        if not all(type(n) in (int, float) for n in levels) or not 0 < levels[0] < levels[1] < math.inf:
+            raise TypeError("sigma_min and sigma_max are numbers above 0, the second the higher")
 
     def network_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `priors.ncsnpp.NCSNpp` as plain data."""
@@ -46,6 +59,10 @@ class NCSNppConfig:
             "num_res_blocks": self.num_res_blocks,
             "attn_resolutions": list(self.attn_resolutions),
         }
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**16
 
 
 CONFIGURATIONS = {

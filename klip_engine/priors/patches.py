@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from klip_engine.priors.base import PriorMean
+from klip_engine.priors.base import MOST_PIXELS_A_SIDE, PriorMean
 from klip_engine.priors.edm import EDMDenoiser
 
 
@@ -39,8 +39,10 @@ class PatchEDMDenoiser(EDMDenoiser):
         space_to_depth: int = 1,
         **preconditioning: Any,
     ) -> None:
+        if type(patch) is not int or not 1 <= patch <= MOST_PIXELS_A_SIDE:
+            raise ValueError(f"its patches of {str(patch)[:80]} pixels are not 1 to {MOST_PIXELS_A_SIDE} wide")
         super().__init__(network, image_shape, space_to_depth=space_to_depth, **preconditioning)
-        if patch < 1 or patch % space_to_depth:
+        if patch % space_to_depth:
             raise ValueError(
                 f"its patches of {patch} pixels are no multiple of its space_to_depth {space_to_depth}"
             )

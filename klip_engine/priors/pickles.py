@@ -38,6 +38,8 @@ _DTYPES = {str(dtype) for dtype in _STORAGE_TYPES.values()}  # compared as text:
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _MARK = object()
+_ITEM = 100
+"""Bytes, about, of an entry of a dictionary or set."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Name:
 
 @dataclass
 class Record:
-    """An object the file would have built: its class by name, its state as data;"""
+    """An object the file would have built: its class by name, its state as data."""
 
     class_name: str
     state: Any = None
@@ -68,14 +70,31 @@ def read_pickle(content: bytes) -> Any:
     Containers may share parts and contain themselves, as in any pickle: whoever walks them must count steps.
     Raises PriorError, naming what is refused, for anything but data; nothing of the file is ever executed.
     """
-    return _Reader(io.BytesIO(content)).read()
+    return _Reader(io.BytesIO(content), _Allowance(4 * len(content) + 2**20)).read()
+
+
+class _Allowance:
+    """Bytes that a pickle may still have made: it can ask for the same tensor again and again in a few bytes.
+
+    A snapshot needs three times its numbers: as bytes, as a storage, and as a tensor.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise PriorError("the pickle describes far more than its size can hold: refused")
 
 
 class _Reader:
     """One run of the interpreter over a stream; afterwards the stream stands behind the STOP instruction."""
 
-    def __init__(self, stream: io.BytesIO, persistent: Callable[[Any], Any] | None = None) -> None:
-        self._stream, self._persistent = stream, persistent
+    def __init__(
+        self, stream: io.BytesIO, allowance: _Allowance, persistent: Callable[[Any], Any] | None = None
+    ) -> None:
+        self._stream, self._allowance, self._persistent = stream, allowance, persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -132,7 +151,7 @@ class _Reader:
             stack.append(_name(_expect(module, str), _expect(qualified, str)))
         elif name == "REDUCE":
             called, arguments = stack.pop(-2), stack.pop()
-            stack.append(_build(_expect(called, Name).text, _expect(arguments, tuple)))
+            stack.append(_build(_expect(called, Name).text, _expect(arguments, tuple), self._allowance))
         elif name == "NEWOBJ":
             called, arguments = stack.pop(-2), stack.pop()
             stack.append(_new(_expect(called, Name).text, _expect(arguments, tuple)))
@@ -183,7 +202,7 @@ def _name(module: str, qualified: str) -> Name:
     is_storage = module == "torch" and qualified in _STORAGE_TYPES
     is_layer = module.startswith("torch.nn.modules.") and qualified.isidentifier()
     is_dtype = text in _DTYPES
-    if not (text in _BUILDERS or text in _CLASSES or is_storage or is_layer or is_dtype):
+    if not (text in _BUILDERS or text in _ALLOCATING or text in _CLASSES or is_storage or is_layer or is_dtype):
         raise PriorError(f"the pickle names '{text[:200]}', which is neither a tensor nor a container: refused")
     return Name(text)
 
@@ -197,8 +216,10 @@ def _new(class_name: str, arguments: tuple[Any, ...]) -> Any:
     return Record(class_name.rsplit(".", 1)[1])
 
 
-def _build(called: str, arguments: tuple[Any, ...]) -> Any:
+def _build(called: str, arguments: tuple[Any, ...], allowance: _Allowance) -> Any:
     """What calling one of the known names would give, worked out from the arguments instead."""
+    if called in _ALLOCATING:
+        return _ALLOCATING[called](allowance, *arguments)
     if called not in _BUILDERS:
         raise PriorError(f"the pickle calls '{called}': refused")
     return _BUILDERS[called](*arguments)
@@ -210,17 +231,38 @@ def _persistent_object(meta: Any) -> Record:
     return Record(_expect(meta["class_name"], str), _expect(meta["state"], dict))
 
 
-def _dictionary(pairs: Any = ()) -> dict[Any, Any]:
-    items = [_expect(pair, tuple | list) for pair in _expect(pairs, tuple | list)]
+def _dictionary(allowance: _Allowance, pairs: Any = ()) -> dict[Any, Any]:
+    allowance.spend(_ITEM * len(_expect(pairs, tuple | list)))
+    items = [_expect(pair, tuple | list) for pair in pairs]
     return dict(zip(_keys([key for key, _ in items]), [value for _, value in items], strict=True))
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return set(_keys(_expect(items, tuple | list)))
+def _set(allowance: _Allowance, items: Any = ()) -> set[Any]:
+    allowance.spend(_ITEM * len(_expect(items, tuple | list)))
+    return set(_keys(items))
+
+
+def _size(allowance: _Allowance, sizes: Any = ()) -> tuple[Any, ...]:
+    allowance.spend(_ITEM * len(_expect(sizes, tuple | list)))
+    return tuple(sizes)
+
+
+def _bytes(allowance: _Allowance, text: Any, _: Any) -> bytes:
+    """`_codecs.encode`, how protocol 2 writes bytes."""
+    allowance.spend(len(_expect(text, str)))
+    encoded: bytes = text.encode("latin1")
+    return encoded
 
 
 def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None, *_: Any
+    allowance: _Allowance,
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    *_: Any,
 ) -> torch.Tensor:
     """`torch._utils._rebuild_tensor_v2` of PyTorch, with its bounds checked."""
     values = _expect(storage, Storage).values
@@ -231,18 +273,20 @@ def _tensor(
     count = math.prod(size)
     if count and (last >= len(values) or count > len(values)):
         raise PriorError("the pickle holds a tensor that is larger than its numbers: refused")
+    allowance.spend(count * values.element_size())
     return values.as_strided(size, stride, offset).clone() if count else values.new_empty(size)
 
 
-def _storage(blob: Any) -> Storage:
+def _storage(allowance: _Allowance, blob: Any) -> Storage:
     """`torch.storage._load_from_bytes`: four small pickles, then a count (int64) and the raw numbers."""
-    stream = io.BytesIO(bytes(_expect(blob, bytes | bytearray)))
-    if _Reader(stream).read() != _LEGACY_MAGIC:
+    allowance.spend(len(_expect(blob, bytes | bytearray)))
+    stream = io.BytesIO(bytes(blob))
+    if _Reader(stream, allowance).read() != _LEGACY_MAGIC:
         raise PriorError("the pickle holds numbers that are not in PyTorch's legacy storage format: refused")
     for _ in ("format version", "word sizes"):
-        _Reader(stream).read()
-    kind, view = _Reader(stream, _storage_reference).read()
-    _Reader(stream).read()  # the list of keys: one storage, one key
+        _Reader(stream, allowance).read()
+    kind, view = _Reader(stream, allowance, _storage_reference).read()
+    _Reader(stream, allowance).read()  # the list of keys: one storage, one key
     dtype = _STORAGE_TYPES[kind]
     if view is not None or not (header := stream.read(8)):
         raise PriorError("the pickle holds a storage that is a view of another: refused")
@@ -274,19 +318,22 @@ def _scalar(dtype: Any, raw: Any) -> float | int | bool:
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
     _PERSISTENT: _persistent_object,
+    "torch._utils._rebuild_parameter": lambda data, *_: _expect(data, torch.Tensor),
+    "torch.device": lambda *where: Record("device", where),
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _scalar,
+}
+_ALLOCATING: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _dictionary,
     "builtins.set": _set,
     "builtins.frozenset": _set,
     "dnnlib.util.EasyDict": _dictionary,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: _expect(data, torch.Tensor),
     "torch.storage._load_from_bytes": _storage,
-    "_codecs.encode": lambda text, _: _expect(text, str).encode("latin1"),  # how protocol 2 writes bytes
-    "torch.Size": lambda sizes=(): tuple(_expect(sizes, tuple | list)),
-    "torch.device": lambda *where: Record("device", where),
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray.scalar": _scalar,
+    "_codecs.encode": _bytes,
+    "torch.Size": _size,
 }
+"""Those whose result is new memory."""
 _CLASSES = {"dnnlib.util.EasyDict", "collections.OrderedDict"}
 
 

@@ -85,7 +85,7 @@ class ScaledDenoiser(NetworkDenoiser):
 
     @staticmethod
     def from_config(config: dict[str, Any]) -> ScaledDenoiser:
-        """The denoiser `config` describes, with fresh weights."""
+        """The denoiser `config` describes, without weights."""
         from klip_engine.priors.families import find_family
 
         if config["family"] == ScaledDenoiser.family:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean
+from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
 
 
 class VEDenoiser(NetworkDenoiser):
@@ -37,7 +37,7 @@ class VEDenoiser(NetworkDenoiser):
     ) -> None:
         super().__init__()
         self.network = network
-        self.image_shape = image_shape
+        self.image_shape = image_size(image_shape)
         self.channels = channels
         self.space_to_depth = space_to_depth
         self.time_scale = time_scale
@@ -70,7 +70,7 @@ class VEDenoiser(NetworkDenoiser):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> VEDenoiser:
-        """The denoiser `config` describes, with fresh weights."""
+        """The denoiser `config` describes, without weights."""
         diffusion = dict(config["diffusion"])
         shape = tuple(diffusion.pop("image_shape"))
         return cls(network_from(config["network_def"]), shape, **diffusion)

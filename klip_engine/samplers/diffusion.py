@@ -47,7 +47,7 @@ def sample_prior(
     noise: ItemNoise,
     steps: int = 60,
 ) -> torch.Tensor:
-    """Images drawn from the prior, [items, 1, height, width], by ancestral sampling.
+    """Images drawn from the prior, [items, channels, height, width], by ancestral sampling.
 
     From 40 standard deviations of the data on (or the prior's highest level), where the image is all noise:
     higher levels would only spend steps.

@@ -55,7 +55,11 @@ class RunningScore:
             self.add(step.update.detach().cpu().numpy())
 
     def add(self, update: npt.ArrayLike) -> None:
-        """Take the next kept update; raises UsageError when the block does not divide it."""
+        """Take the next kept update; raises UsageError when it has another number of items or the block does not
+        divide it."""
+        shape, items = np.shape(update), self._slices * self._samples
+        if len(shape) != 4 or shape[0] != items:
+            raise UsageError(f"Updates are [{items} items, channels, height, width], not {shape}.")
         first, last = self._window
         if first <= self._kept < last:
             energy = block_energy(update, self._block)

@@ -97,7 +97,39 @@ def too_large_for_float32(path: Path) -> None:
     save(path, normalized_updates=np.full(SHAPE, 1e200))
 
 
+def without_head(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("normalized_updates", "g_values"):
+            archive.writestr(f"{name}.npy", b"")
+
+
+def without_endings(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("normalized_updates", "g_values"):
+            archive.writestr(name, b"x")
+
+
+def with_head(head: str):
+    """An archive whose arrays begin with a head of the right length that says something else."""
+
+    def make(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("normalized_updates", "g_values"):
+                archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00v\x00" + head.ljust(117).encode() + b"\n")
+
+    return make
+
+
 BAD = {
+    "no endings": (without_endings, "no 'normalized_updates' .it holds no arrays"),
+    "head that does not end": (with_head("{'descr': ("), "damaged or incomplete"),
+    "head that is no Python": (with_head("{'descr': '<f4', 'shape': (6L, 09, 3]"), "damaged or incomplete"),
+    "head of another kind": (with_head("[]"), "damaged or incomplete"),
+    "unknown type": (
+        with_head("{'descr': 'f4,(', 'fortran_order': False, 'shape': (6,)}"),
+        "damaged or incomplete",
+    ),
+    "no head": (without_head, "damaged or incomplete"),
     "missing": (lambda path: None, "no such file"),
     "text": (lambda path: path.write_text("normalized_updates"), "is not an .npz file"),
     "empty": (lambda path: path.write_bytes(b""), "is not an .npz file"),

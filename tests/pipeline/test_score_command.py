@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,27 @@ def _text(path: Path) -> Path:
     return path
 
 
+def _colour(path: Path) -> Path:
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(path)
+    return path
+
+
+def _huge(path: Path) -> Path:
+    """A gigabyte of zeros in a megabyte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("mask.npy", "w") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "|u1", "fortran_order": False, "shape": (1000, 1000, 1000)}
+        )
+        stream.write(bytes(10**6))
+    return path
+
+
+def _huge_image(path: Path) -> Path:
+    head = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2000 3000 1000\nencoding: gzip\n\n"
+    path.write_bytes(head.encode() + gzip.compress(b"\0"))
+    return path
+
+
 def _array(path: Path, values: np.ndarray, **named: np.ndarray) -> Path:
     if named:
         np.savez(path, values, **named)
@@ -153,6 +176,9 @@ BAD_MASKS = {
     "text as image": (lambda folder: _text(folder / "m.nrrd"), "not an image"),
     "text as zip": (lambda folder: _text(folder / "m.npz"), "damaged"),
     "objects": (lambda folder: _array(folder / "m", np.array([{}])), "not a plain NumPy array"),
+    "colour": (lambda folder: _colour(folder / "m.png"), "has 3 components; save it as grey"),
+    "huge": (lambda folder: _huge(folder / "m.npz"), "the shape .1000, 1000, 1000., more than"),
+    "huge image": (lambda folder: _huge_image(folder / "m.nrrd"), "the shape .1000, 3000, 2000., more than"),
     "two arrays": (lambda folder: _array(folder / "m", np.ones((32, 32)), second=np.ones(2)), "call one 'mask'"),
     "rank": (lambda folder: _array(folder / "m", np.ones(32)), "not .rows, columns."),
     "words": (lambda folder: _array(folder / "m", np.full((32, 32), "a")), "not numbers"),
@@ -196,6 +222,24 @@ def test_what_does_not_fit_ends_with_its_exit_code_and_nothing_is_written(
     assert got == code
     assert said in err
     assert not (tmp_path / "out").exists()
+
+
+def test_updates_whose_squares_overflow_have_no_score(capsys, tmp_path):
+    path = write_artifact(tmp_path / "large.npz", np.full((2, 1, 1, 4, 4), 1e25), np.ones(2))
+    code, _, err = _run(capsys, "score", path, "-o", tmp_path / "out", "--progress", "none")
+    assert code == 3
+    assert re.fullmatch(r".*large\.npz: .*beyond float32.*\n", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_names_files_without_their_folders(capsys, files, tmp_path):
+    """Folders are often called after patients."""
+    arguments = ["-o", tmp_path / "out", "--mask", files / "mask_0.npy", "--body", files / "body.npy"]
+    code, _, err = _run(capsys, "score", files / "altered" / "0.npz", *arguments, *HOW, "--progress", "none")
+    assert code == 0, err
+    (item,) = _document(tmp_path / "out")["artifacts"]
+    assert (item["file"], item["body"]) == ("0.npz", "body.npy")
+    assert str(files) not in (tmp_path / "out" / "scores.json").read_text()
 
 
 def test_a_folder_without_artifacts_is_bad_input(capsys, tmp_path):

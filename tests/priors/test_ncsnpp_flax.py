@@ -185,6 +185,15 @@ def test_other_things_are_refused_by_name(tmp_path: Path) -> None:
         (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((2**60,), "float32", b"x" * 16)))}), r"damaged"),
         (msgpack.packb({"__msgpack_chunked_array__": True, "shape": {"0": 5}, "chunks": {"0": 1}}), r"chunks"),
         (msgpack.packb({"a": "text"}), r"holds no arrays"),
+        (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((2,), 5, b"x" * 16)))}), r"damaged"),
+        (
+            msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((2,), "f4,(", b"x" * 16)))}),
+            r"'f4,\(' are not numbers",
+        ),
+        (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((2,), "(2)f4", b"x" * 16)))}), r"not numbers"),
+        (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb((None, "float32", 3)))}), r"damaged"),
+        (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(1))}), r"damaged"),
+        (msgpack.packb({"__msgpack_chunked_array__": True, "shape": 5, "chunks": 1}), r"chunks"),
         (msgpack.packb(deep), r"too deep"),
     ):
         file.write_bytes(content)
@@ -211,3 +220,24 @@ def test_the_average_is_found_or_missed_by_name() -> None:
     assert list(averaged_parameters({"params/Conv_0/kernel": kernel})) == ["Conv_0/kernel"]
     with pytest.raises(PriorError, match=r"no 'params_ema'"):
         averaged_parameters({"optimizer/x": kernel})
+
+
+@pytest.mark.parametrize(
+    "metadata", ['{"tree_metadata": []}', '{"tree_metadata": {"a": {}}}', '{"tree_metadata": {"a": 1}}']
+)
+def test_odd_metadata_of_orbax_is_damage(tmp_path: Path, metadata: str) -> None:
+    orbax_checkpoint(tmp_path / "o", {"a": np.ones((2, 2), np.float32)}, "zarr")
+    (tmp_path / "o" / "_METADATA").write_text(metadata)
+    with pytest.raises(PriorError, match=r"it is damaged"):
+        read_checkpoint(tmp_path / "o")
+
+
+@pytest.mark.parametrize("what", ["shape", "chunks"])
+def test_an_orbax_folder_that_states_far_more_than_it_holds_is_not_read(tmp_path: Path, what: str) -> None:
+    """zarr fills in what is missing: two hundred bytes would become terabytes."""
+    orbax_checkpoint(tmp_path / "o", {"a": np.ones((2, 2), np.float32)}, "zarr")
+    description = json.loads((tmp_path / "o" / "a" / ".zarray").read_text())
+    description[what] = [10**6, 10**6]
+    (tmp_path / "o" / "a" / ".zarray").write_text(json.dumps(description))
+    with pytest.raises(PriorError, match=r"would need 3,814,697 MiB, and its files have 0\.00. MiB: refused"):
+        read_checkpoint(tmp_path / "o")

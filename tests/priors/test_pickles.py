@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import io
 import os
 import pickle
@@ -30,6 +31,13 @@ class Calls:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.parts
+
+
+class Again(Calls):
+    """A call on a tuple of arguments that several calls share."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self.parts = function, arguments
 
 
 class SetsState:
@@ -191,6 +199,32 @@ def test_references_do_not_multiply_what_is_read() -> None:
         laughs = [laughs, laughs]
     back = read_pickle(pickle.dumps(laughs))
     assert back[0] is back[1]
+
+
+STORAGE = torch.ones(16 * 1024)._typed_storage()
+TENSOR = (STORAGE, 0, (16 * 1024,), (1,), False, None)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (torch.storage._load_from_bytes, STORAGE.__reduce__()[1]),
+        (torch._utils._rebuild_tensor_v2, TENSOR),
+        (OrderedDict, ([(str(n), n) for n in range(1000)],)),
+        (set, (list(range(1000)),)),
+        (codecs.encode, ("a" * 65536, "latin1")),
+        (torch.Size, ([1] * 5000,)),
+    ],
+)
+def test_a_call_repeated_on_the_same_arguments_is_refused(protocol: int, function: Any, arguments: Any) -> None:
+    """Three bytes each would make kilobytes anew, gigabytes in all."""
+    calls = [Again(function, arguments) for _ in range(2000)]
+    content = pickle.dumps(calls, protocol=protocol)
+    assert len(content) < 400_000
+    with pytest.raises(PriorError, match=r"far more than its size can hold"):
+        read_pickle(content)
+    read_pickle(pickle.dumps(calls[:2], protocol=protocol))
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def _unfinished() -> None:
         (lambda: score_map(np.zeros((4, 1, 1, 4, 4)), 2, (2, 2)), "within the 4 steps"),
         (lambda: score_map(np.zeros((4, 4, 4)), 2, (0, 4)), "not \\(4, 4, 4\\)"),
         (_unfinished, "within the 1 steps"),
+        (lambda: RunningScore(2, (0, 3), 2, 3).add(np.zeros((5, 1, 4, 4))), "\\[6 items, .*not \\(5, 1, 4, 4\\)"),
+        (lambda: RunningScore(2, (1, 3)).add(np.zeros((4, 4))), "not \\(4, 4\\)"),
     ],
 )
 def test_what_cannot_be_scored_is_a_usage_error(wrong, said):
