@@ -12,7 +12,7 @@ from klip_engine.errors import Cancelled, ResourceError, UsageError
 from klip_engine.io.artifacts import open_artifact
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND, detect
 from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
-from klip_engine.priors import PriorMean
+from klip_engine.priors import PriorMean, load_prior
 from klip_engine.settings import DetectionSettings
 from klip_engine.volume import CTVolume, Geometry
 from tests.conftest import torso
@@ -106,10 +106,11 @@ def test_a_score_the_prior_cannot_serve_is_said_before_a_null_is_drawn(prior, mo
     def without_variance(x, sigma):
         return PriorMean(x)
 
-    monkeypatch.setattr(prior.denoiser, "denoise", without_variance)
+    bundle = load_prior(prior)
+    monkeypatch.setattr(bundle.denoiser, "denoise", without_variance)
     monkeypatch.setattr("klip_engine.pipeline.calibrate", lambda *_, **__: pytest.fail("a null was begun"))
     with pytest.raises(UsageError, match="needs a prior that predicts its variance.*--score klip"):
-        detect(_axial(), prior, steps=5, samples=1)
+        detect(_axial(), bundle, steps=5, samples=1)
 
 
 def test_the_result_says_which_noise_levels_ran_and_whether_the_prior_knows_them(prior):
