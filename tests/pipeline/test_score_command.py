@@ -226,7 +226,7 @@ def test_what_does_not_fit_ends_with_its_exit_code_and_nothing_is_written(
 
 def test_updates_whose_squares_overflow_have_no_score(capsys, tmp_path):
     path = write_artifact(tmp_path / "large.npz", np.full((2, 1, 1, 4, 4), 1e25), np.ones(2))
-    code, _, err = _run(capsys, "score", path, "-o", tmp_path / "out", "--progress", "none")
+    code, _, err = run_cli(capsys, "score", path, "-o", tmp_path / "out", "--progress", "none")
     assert code == 3
     assert re.fullmatch(r".*large\.npz: .*beyond float32.*\n", err)
     assert not (tmp_path / "out").exists()
@@ -235,7 +235,7 @@ def test_updates_whose_squares_overflow_have_no_score(capsys, tmp_path):
 def test_a_result_names_files_without_their_folders(capsys, files, tmp_path):
     """Folders are often called after patients."""
     arguments = ["-o", tmp_path / "out", "--mask", files / "mask_0.npy", "--body", files / "body.npy"]
-    code, _, err = _run(capsys, "score", files / "altered" / "0.npz", *arguments, *HOW, "--progress", "none")
+    code, _, err = run_cli(capsys, "score", files / "altered" / "0.npz", *arguments, *HOW, "--progress", "none")
     assert code == 0, err
     (item,) = _document(tmp_path / "out")["artifacts"]
     assert (item["file"], item["body"]) == ("0.npz", "body.npy")
