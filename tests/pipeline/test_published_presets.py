@@ -10,28 +10,21 @@ import torch
 from klip_engine.measurement import SimulatedScanner
 from klip_engine.operators import Identity
 from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
-from klip_engine.samplers import DDPM, DPS, PaDIS, PredictorCorrector, build_sampler
+from klip_engine.samplers import DDPM, DPS, PaDIS, PredictorCorrector
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.settings import DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, score_slices
 from tests.conftest import GaussianPrior
 
 
-def _sampler(preset: str):
-    sampling = PRESETS[preset].sampling
-    return build_sampler(
-        sampling.sampler,
-        sampling.options,
-        steps=sampling.steps,
-        sigma_max=sampling.sigma_max,
-        sigma_min=sampling.sigma_min,
-    )
-
-
 def test_they_hold_the_published_settings():
-    assert _sampler("klip-pc") == PredictorCorrector(1000, 128.0, 0.01, snr=0.246, coefficient=0.841, keep=10)
-    assert _sampler("klip-padis") == PaDIS(100, 10.0, 0.003, rho=7.0, langevin_steps=10, zeta=0.3)
-    assert _sampler("klip-ddpm-deblur") == DDPM(steps=100, train_steps=1000, beta_min=1e-4, beta_max=0.02, zeta=3.0)
+    assert PRESETS["klip-pc"].sampling.build() == PredictorCorrector(
+        1000, 128.0, 0.01, snr=0.246, coefficient=0.841, keep=10
+    )
+    assert PRESETS["klip-padis"].sampling.build() == PaDIS(100, 10.0, 0.003, rho=7.0, langevin_steps=10, zeta=0.3)
+    assert PRESETS["klip-ddpm-deblur"].sampling.build() == DDPM(
+        steps=100, train_steps=1000, beta_min=1e-4, beta_max=0.02, zeta=3.0
+    )
     samples = {name: preset.sampling.samples for name, preset in PUBLISHED_PRESETS.items()}
     assert samples == {"klip-pc": 8, "klip-padis": 5, "klip-ddpm-deblur": 8}
     evaluations = {name: preset.sampling.evaluations for name, preset in PUBLISHED_PRESETS.items()}
@@ -76,7 +69,7 @@ def test_their_windows_are_the_published_kept_steps():
         (term,) = PRESETS[name].score.terms
         assert term.weighting == "plain"
         assert term.window == pytest.approx((formula(85), formula(65)))
-        kept = [level for level in _sampler(name).levels if term.window[0] < level * (1 - 1e-9)]
+        kept = [level for level in PRESETS[name].sampling.build().levels if term.window[0] < level * (1 - 1e-9)]
         assert sum(level <= term.window[1] * (1 + 1e-9) for level in kept) in (20, 200)
 
 
