@@ -38,7 +38,7 @@ def test_scan_options_reach_the_scan():
 
 
 def test_what_does_not_exist_is_refused_with_what_does():
-    with pytest.raises(UsageError, match=r"helical.*identity, parallel, fan-flat, fan-curved, blur"):
+    with pytest.raises(UsageError, match=r"helical.*identity, blur, parallel, fan-flat, fan-curved"):
         build_operator("helical", (8, 8), 1.0)
     with pytest.raises(UsageError, match=r"identity.*views"):
         build_operator("identity", (8, 8), 1.0, views=3)
