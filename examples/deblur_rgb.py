@@ -52,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
         if chosen.bundle is not None:
             pixels = (127.5 * (pictures[held_out[0]] + 1)).round().byte().permute(1, 2, 0)
             (folder / "photo.png").write_bytes(png_bytes(pixels.numpy()))
-            print(
-                f"klip-engine detect {folder}/photo.png -o out --prior {folder}/prior --preset deblur --score klip"
-            )
+            print(f"klip-engine detect {folder}/photo.png -o out --prior {folder}/prior --preset deblur")
     draw(chosen.out, pictures[held_out], classical, restored)
     everywhere = torch.ones(len(held_out), *pictures.shape[-2:], dtype=torch.bool).numpy()
     return compare(pictures[held_out], classical, restored, everywhere, 127.5, "of 255")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from klip_engine.errors import UsageError
@@ -232,10 +232,11 @@ class DetectionSettings:
         """
         try:
             known = {name: value for name, value in plain.items() if name not in IN_RESULTS_ONLY}
+            _check_names(known, cls, "detection")
             parts: dict[str, Any] = {
-                "operator": lambda part: OperatorSettings(**part),
-                "sampling": lambda part: SamplingSettings(**part),
-                "score": _score_from,
+                "operator": lambda part: OperatorSettings(**_check_names(part, OperatorSettings, "operator")),
+                "sampling": lambda part: SamplingSettings(**_check_names(part, SamplingSettings, "sampling")),
+                "score": lambda part: _score_from(_check_names(part, ScoreSettings, "score")),
             }
             given = {name: parts[name](value) if name in parts else value for name, value in known.items()}
             settings = cls(**given)
@@ -263,6 +264,15 @@ class DetectionSettings:
 def all_scores(settings: DetectionSettings) -> list[ScoreSettings]:
     """The settings' own score and every named one, each once."""
     return [settings.score, *(score for name, score in SCORES.items() if name != settings.score.name)]
+
+
+def _check_names(part: dict[str, Any], kind: type, what: str) -> dict[str, Any]:
+    """The part itself; raises UsageError when it names a field that the dataclass `kind` does not have."""
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(part) - set(known))
+    if unknown:
+        raise UsageError(f"the {what} settings have no field {', '.join(unknown)}; there are: {', '.join(known)}")
+    return part
 
 
 def _score_from(part: dict[str, Any]) -> ScoreSettings:

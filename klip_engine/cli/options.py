@@ -34,8 +34,8 @@ class SettingsOptions:
     preset: Annotated[
         str,
         typer.Option(
-            help="Settings to start from: default, fast, sparse-24, fan-24, limited-angle, low-dose, deblur or "
-            "denoise."
+            help="Settings to start from: default, fast, sparse-24, fan-24, limited-angle, low-dose, deblur, "
+            "denoise; the paper's: klip-pc, klip-padis, klip-ddpm-deblur."
         ),
     ] = "default"
     settings: Annotated[
@@ -46,7 +46,7 @@ class SettingsOptions:
         str | None, typer.Option(help="What is measured: identity, parallel, fan-flat, fan-curved or blur.")
     ] = None
     views: Annotated[int | None, typer.Option(help="Views of a CT operator.", min=1)] = None
-    sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None
+    sampler: Annotated[str | None, typer.Option(help="Posterior sampler: dds, dps, padis, pc or ddpm.")] = None
     steps: Annotated[int | None, typer.Option(help="Noise levels, one network evaluation each.", min=2)] = None
     samples: Annotated[int | None, typer.Option(help="Posterior samples per slice.", min=1)] = None
     score: Annotated[

@@ -105,6 +105,7 @@ def calibrate(
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference
+        from klip_engine.errors import UsageError
         from klip_engine.files import writable_folder
         from klip_engine.io.sources import find_sources
         from klip_engine.pipeline import pick_device
@@ -121,6 +122,8 @@ def calibrate(
         reporter.start(**start_facts(prior, settings))
         reference = None
         if healthy:
+            if bundle.grid is None:
+                raise UsageError("healthy scans are CT, this prior is of pictures: leave out --healthy")
             reference = healthy_reference(find_sources(healthy), bundle.ct_grid, per_scan, watch)
         scores = [settings.score] if options.score else all_scores(settings)
         nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)

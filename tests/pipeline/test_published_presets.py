@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from klip_engine.errors import UsageError
 from klip_engine.measurement import SimulatedScanner
 from klip_engine.operators import Identity
 from klip_engine.presets import PRESETS, PUBLISHED_PRESETS, choose_settings
@@ -108,3 +109,17 @@ def test_every_sampler_scores_slices(sampler):
     assert scored.reconstruction.isfinite().all()
     assert meter.evaluations == 3 * 2 * sampler.evaluations
     assert told[-1][1:] == (3 * 2 * len(sampler.levels),) * 2
+
+
+@pytest.mark.parametrize(
+    ("plain", "sentence"),
+    [
+        ({"smapling": {}}, "the detection settings have no field smapling; there are: operator, sampling"),
+        ({"sampling": {"optoins": {}}}, "the sampling settings have no field optoins; .* options"),
+        ({"score": {"nme": "x"}}, "the score settings have no field nme; there are: name"),
+        ({"sampling": 3}, "not settings of a detection"),
+    ],
+)
+def test_a_settings_file_with_a_slip_is_told_what_there_is(plain, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        DetectionSettings.from_dict(plain)
