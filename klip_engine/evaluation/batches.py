@@ -14,10 +14,8 @@ from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.work import Batch, load_batch, save_batch
 from klip_engine.priors import PriorBundle
-from klip_engine.samplers import Measurement
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
-from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images, score_map
 from klip_engine.volume import BoolArray, FloatArray, images_of_hu
 
@@ -45,18 +43,15 @@ class Batches:
         stored = load_batch(self.work / name)
         if stored is not None:
             return stored
-        detection = self.settings.detection
-        made = klip_maps(hu, numbers, self.bundle, detection, nulls, self.meter, self.device)
-        reconstruction = made.reconstruction[:, 0].float().cpu().numpy()
+        maps, reconstruction = self._klip_maps(hu, numbers, nulls)
         batch: Batch = {"reconstruction": reconstruction}
-        for score, maps in made.maps.items():
-            batch[f"maps:{score}"] = maps
-            batch[f"slices:{score}"] = slice_maxima(maps, body)
-        evidence = Evidence(
-            made.reconstruction, made.measurement, torch.from_numpy(body).to(self.device), tuple(numbers)
-        )
+        for score, of_score in maps.items():
+            batch[f"maps:{score}"] = of_score
+            batch[f"slices:{score}"] = slice_maxima(of_score, body)
+        if fitted:
+            evidence = self.evidence(hu, body, numbers, reconstruction)
         for method, baseline in fitted.items():
-            scores = baseline.score(self.meter, evidence, detection.seed)
+            scores = baseline.score(self.meter, evidence, self.settings.detection.seed)
             batch[f"maps:{method}"] = scores.maps.float().cpu().numpy()
             batch[f"slices:{method}"] = scores.slices.float().cpu().numpy()
             if not all(np.isfinite(batch[f"{part}:{method}"]).all() for part in ("maps", "slices")):
@@ -77,42 +72,29 @@ class Batches:
             tuple(numbers),
         )
 
+    def _klip_maps(
+        self, hu: FloatArray, numbers: Sequence[int], nulls: Mapping[str, NullDistribution]
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """The score maps [n, h, w] that `detect` makes, by name, and their reconstruction [n, h, w], HU / 1000.
 
-@dataclass(frozen=True)
-class KlipMaps:
-    """maps[score]: [n, h, w]; reconstruction: posterior mean [n, 1, h, w], HU / 1000, and what it was made from."""
-
-    maps: dict[str, FloatArray]
-    reconstruction: torch.Tensor
-    measurement: Measurement
-
-
-@torch.no_grad()
-def klip_maps(
-    hu: FloatArray,
-    numbers: Sequence[int],
-    bundle: PriorBundle,
-    settings: DetectionSettings,
-    nulls: Mapping[str, NullDistribution],
-    meter: NetworkMeter,
-    device: str,
-) -> KlipMaps:
-    """The score maps that `detect` makes, for several scores from the same posterior samples, one batch.
-
-    hu: slices [n, h, w] on the prior's grid; numbers: of the slices, random numbers depend on them and the seed;
-    nulls: by the name of each wanted score. Raises KlipError when the reconstruction does not stay finite.
-    """
-    images = images_of_hu(hu)
-    scores = {name: RunSettings(settings, (name,)).scored_by(name).score for name in nulls}
-    scored = score_images(
-        images, bundle, settings, device, meter, None, scores=list(scores.values()), numbers=numbers
-    )
-    densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
-    maps = {}
-    for density, (name, null) in zip(densities, nulls.items(), strict=True):
-        maps[name] = score_map(density, scored.reconstruction, scores[name], bundle, null.scales)
-        if not np.isfinite(maps[name]).all():
-            raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-    scanner, _ = scanner_and_sampler(bundle, settings)
-    measurement = scanner.measure(torch.from_numpy(images).to(device), numbers)
-    return KlipMaps(maps, scored.reconstruction.to(device), measurement)
+        All scores come from the same posterior samples; nulls: by the name of each. Raises KlipError when the
+        reconstruction does not stay finite.
+        """
+        scores = {name: self.settings.scored_by(name).score for name in nulls}
+        scored = score_images(
+            images_of_hu(hu),
+            self.bundle,
+            self.settings.detection,
+            self.device,
+            self.meter,
+            None,
+            scores=list(scores.values()),
+            numbers=numbers,
+        )
+        densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
+        maps = {}
+        for density, (name, null) in zip(densities, nulls.items(), strict=True):
+            maps[name] = score_map(density, scored.reconstruction, scores[name], self.bundle, null.scales)
+            if not np.isfinite(maps[name]).all():
+                raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
+        return maps, scored.reconstruction[:, 0].numpy()
