@@ -1,0 +1,1 @@
+"""The service beside a PACS: receives studies, runs the detection, sends results back, loses nothing."""
