@@ -1,6 +1,6 @@
 """CT projection data as a scanner measured it: line integrals, how far each can be trusted, and where the rays ran.
 
-Everything is in LPS millimetres with the isocentre at the origin of the trajectory (see `Projections.isocentre_mm`).
+Everything is in LPS millimetres with the isocentre at the origin of the trajectory (`Projections.isocentre_mm`).
 Element (column c, row r) of a view lies, with (c0, r0) the central element, on a flat detector at
 
     det_center + (c - c0) * column_pitch * det_u + (r - r0) * row_pitch * det_v,
