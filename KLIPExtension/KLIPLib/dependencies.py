@@ -1,8 +1,8 @@
 """What the engine needs in Slicer's Python: a dry look at what is missing, and the way to it, asked for at Apply.
 
 PyTorch comes only through the extension PyTorch, the rest through slicer.packaging (Slicer 5.11 and later). No
-package that is already there is replaced, except old versions of the packages of requirements.txt, and only when the
-question said so.
+package that is already there is replaced, except old versions of the packages of requirements.txt, and only when
+the question said so.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from slicer.i18n import tr as _
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 """What is installed through slicer.packaging."""
 SLICERS_OWN = ("numpy>=1.26", "SimpleITK>=2.3", "pydicom>=3.0", "pillow>=10")
-"""What Slicer brings; never installed and never replaced. Without metadata they count as there: Slicer builds some."""
+"""What Slicer brings; never installed, never replaced. Without metadata it counts as there: Slicer builds some."""
 TORCH = Requirement("torch>=2.8")
 """MONAI 1.6, which is what gets installed, asks for PyTorch 2.8."""
+ABSENT = "absent"
 SKIPPED = ["torch", "SimpleITK"]
 """Left out wherever another package asks for them (MONAI asks for torch)."""
 
@@ -46,7 +47,7 @@ class Missing:
     """What Slicer's Python lacks.
 
     install: names of packages that are not there; replace: (package, its version, the range that is needed) of
-    those that are too old; torch: "" where it is fine, else "absent" or its version; unsuitable: the same triples
+    those that are too old; torch: "" where it is fine, else ABSENT or its version; unsuitable: the same triples
     for packages Slicer brings, which only another Slicer can cure.
     """
 
@@ -70,14 +71,14 @@ class Missing:
             lines.append(_("- {names} and what they need, less than 20 MB").format(names=", ".join(self.install)))
         for name, version, needed in self.replace:
             lines.append(
-                _("- {name} {needed} in place of {version}; other extensions may use the old one").format(
+                _("- {name} {needed} in place of {version} (other extensions may use it)").format(
                     name=name, version=version, needed=needed
                 )
             )
         lines.append(
             _(
-                "They are downloaded from the internet into Slicer's own Python. The packages Slicer came with stay "
-                "as they are. Instead, a Python environment of your own can be chosen under Advanced."
+                "They are downloaded from the internet into Slicer's own Python. The packages Slicer came with "
+                "stay as they are. Instead, a Python environment of your own can be chosen under Advanced."
             )
         )
         return "\n".join(lines)
@@ -85,14 +86,12 @@ class Missing:
 
 def missing_requirements(version: Version = importlib.metadata.version) -> Missing:
     """What Slicer's Python lacks. Looks only: nothing is imported or installed."""
-    wanted = {requirement: _state(requirement, version) for requirement in requirements()}
-    own = {requirement: _state(requirement, version) for requirement in map(Requirement, SLICERS_OWN)}
-    torch = _state(TORCH, version)
+    wanted = requirements()
     return Missing(
-        install=tuple(requirement.name for requirement, state in wanted.items() if state == "absent"),
-        replace=tuple(_triple(requirement, state) for requirement, state in wanted.items() if state not in _GOOD),
-        torch=torch,
-        unsuitable=tuple(_triple(requirement, state) for requirement, state in own.items() if state not in _GOOD),
+        install=tuple(requirement.name for requirement in wanted if _state(requirement, version) == ABSENT),
+        replace=_outside(wanted, version),
+        torch=_state(TORCH, version),
+        unsuitable=_outside([Requirement(line) for line in SLICERS_OWN], version),
     )
 
 
@@ -134,25 +133,23 @@ def ensure(load: Import = importlib.import_module, version: Version = importlib.
         )
 
 
-_GOOD = ("", "absent")
-
-
 def _state(requirement: Requirement, version: Version) -> str:
-    """Empty where the requirement is met, else "absent" or the version that is too old or too new.
+    """Empty where the requirement is met, else ABSENT or the version that is too old or too new.
 
     A version that is none (builds of one's own have such) counts as met: nobody can tell.
     """
     try:
         installed = version(requirement.name)
-        return "" if requirement.specifier.contains(installed, prereleases=True) else installed
     except importlib.metadata.PackageNotFoundError:
-        return "absent"
-    except InvalidVersion:
-        return ""
+        return ABSENT
+    met = not _is_version(installed) or requirement.specifier.contains(installed, prereleases=True)
+    return "" if met else installed
 
 
-def _triple(requirement: Requirement, state: str) -> tuple[str, str, str]:
-    return requirement.name, state, str(requirement.specifier)
+def _outside(wanted: list[Requirement], version: Version) -> tuple[tuple[str, str, str], ...]:
+    """Name, version and range of what is there but in a version that will not do."""
+    states = [(requirement, _state(requirement, version)) for requirement in wanted]
+    return tuple((one.name, state, str(one.specifier)) for one, state in states if state not in ("", ABSENT))
 
 
 def _names(missing: Missing) -> str:
@@ -186,7 +183,7 @@ def _packaging(load: Import) -> Any:
 
 def _pytorch(load: Import, missing: Missing) -> Any:
     """The logic of the extension PyTorch, where it can give what is missing."""
-    if missing.torch != "absent":
+    if missing.torch != ABSENT:
         raise DependencyError(
             _(
                 "PyTorch {version} is installed and KLIP needs {needed}; uninstall it in the module PyTorch Utils, "

@@ -2,7 +2,7 @@
 
     python docs/images/make_icons.py
 
-Everything is drawn here but the thumbnail's CT, which is the demo scan of the engine with its inserted nodule ringed.
+Everything is drawn here but the thumbnail's CT: the demo scan of the engine, its inserted nodule ringed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ RING = (255, 150, 30)
 
 
 def main() -> None:
+    """Write both into Resources/Icons."""
     ICONS.mkdir(parents=True, exist_ok=True)
     icon().save(ICONS / "KLIP.png", optimize=True)
     thumbnail().save(ICONS / "SampleData.png", optimize=True)
