@@ -10,15 +10,16 @@ CATEGORY = "KLIP"
 SAMPLE_NAME = "CT chest with inserted nodule"
 NODE_NAME = "KLIP demo CT"
 _FILE_NAME = "klip-demo-ct.nrrd"
+_THUMBNAIL = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SampleData.png"
 
 
-def register(sample_data: Any, resources: Path) -> None:
-    """Register the scan, once; registering again changes nothing.
+def register(sample_data: Any = None) -> None:
+    """Register the scan, once; registering again changes nothing. To be called when Slicer has started.
 
-    sample_data: Slicer's module SampleData; resources: the module's Resources folder, for the thumbnail.
-    To be called when Slicer has started (the signal startupCompleted()). Raises FileNotFoundError when the engine
-    was installed without its data.
+    sample_data: Slicer's module SampleData. Raises FileNotFoundError when the engine came without its data.
     """
+    if sample_data is None:
+        import SampleData as sample_data  # there once Slicer has started
     scan = demo_scan()
     sample_data.SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
@@ -26,7 +27,7 @@ def register(sample_data: Any, resources: Path) -> None:
         uris=scan.as_uri(),
         fileNames=_FILE_NAME,
         nodeNames=NODE_NAME,
-        thumbnailFileName=str(Path(resources) / "Icons" / "SampleData.png"),
+        thumbnailFileName=str(_THUMBNAIL),
         loadFileTypes="VolumeFile",
         # Sample Data keeps a copy in its cache and compares it: an updated scan replaces the old copy.
         checksums=f"SHA256:{hashlib.sha256(scan.read_bytes()).hexdigest()}",

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 import pytest
 import SimpleITK as sitk
 
-from tests.extension.conftest import EXTENSION
-
 
 class SampleData:
     """Slicer's module: keeps what is registered; its download is urllib's, as in Slicer."""
@@ -31,8 +29,8 @@ class SampleData:
 @pytest.fixture
 def registered(library) -> dict[str, str]:
     module = SampleData()
-    library("sample_data").register(module, EXTENSION / "Resources")
-    library("sample_data").register(module, EXTENSION / "Resources")
+    library("sample_data").register(module)
+    library("sample_data").register(module)
     (source,) = module.sources
     return source
 
@@ -57,4 +55,4 @@ def test_an_engine_without_its_data_is_named(library, monkeypatch, tmp_path):
 
     monkeypatch.setattr(klip_engine, "__file__", str(tmp_path / "klip_engine" / "__init__.py"))
     with pytest.raises(FileNotFoundError, match="install the extension KLIP again"):
-        library("sample_data").register(SampleData(), EXTENSION / "Resources")
+        library("sample_data").register(SampleData())
