@@ -63,9 +63,7 @@ def _stopped() -> Cancelled:
 def _unexpected(error: Exception) -> str:
     """A sentence for an error nobody foresaw; the traceback only on request, it may hold the user's paths."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return (
-            f"the Python package {error.name} is missing; `{sys.executable} -m pip install klip-engine` brings all"
-        )
+        return f"the Python package {error.name} is missing in {sys.executable}; install klip-engine there anew"
     if os.environ.get("KLIP_DEBUG"):
         traceback.print_exc()
     return f"unexpected {type(error).__name__}; set KLIP_DEBUG=1 to see where, and please report it"
