@@ -68,7 +68,7 @@ class Missing:
                 _("- PyTorch {range}, 0.2 to 3 GB, through the extension PyTorch").format(range=TORCH.specifier)
             )
         if self.install:
-            lines.append(_("- {names} and what they need, less than 20 MB").format(names=", ".join(self.install)))
+            lines.append(_("- {names} and what they need, about 50 MB").format(names=", ".join(self.install)))
         for name, version, needed in self.replace:
             lines.append(
                 _("- {name} {needed} in place of {version} (other extensions may use it)").format(

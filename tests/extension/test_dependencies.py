@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = {"numpy": "2.4.0", "simpleitk": "2.5.0", "pydicom": "3.0.2", "highdicom": "0.27.0", "pillow": "12.0.0"}
-"""Slicer 5.12's own (pillow: of its time)."""
+SHIPPED = {"numpy": "2.4.0", "simpleitk": "2.5.0", "pydicom": "3.0.2", "highdicom": "0.27.0", "pillow": "12.2.0"}
+"""What Slicer 5.12 and 5.13 bring."""
 EXTRAS = {"monai": "1.6.1", "einops": "0.8.1", "safetensors": "0.6.2", "typer": "0.20.0", "rich": "14.0.0"}
 COMPLETE = SHIPPED | EXTRAS | {"torch": "2.9.0+cu128"}
 

@@ -1,7 +1,7 @@
 set(EXTENSION_NAME "${PROJECT_NAME}")
 set(Slicer_INSTALL_ROOT "./")
 set(Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR "${Slicer_INSTALL_ROOT}${Slicer_QTSCRIPTEDMODULES_LIB_DIR}")
-set(EXTENSION_LICENSE_FILE "${Slicer_LICENSE_FILE}")
+set(EXTENSION_LICENSE_FILE "${Slicer_LICENSE_FILE}")  # Slicer 5.0 sets them always, later ones only where unset
 set(EXTENSION_README_FILE "${Slicer_README_FILE}")
 option(BUILD_TESTING "Test the project" ON)
 if(BUILD_TESTING)
