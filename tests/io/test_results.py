@@ -78,6 +78,8 @@ def test_findings_json_follows_the_contract(tmp_path: Path, detection: Detection
         "settings",
         "input",
         "threshold",
+        "null",
+        "working_slices",
         "slices",
         "findings",
         "timing",
