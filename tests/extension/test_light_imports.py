@@ -40,7 +40,7 @@ class Module(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything if name[0].isupper() else Anything()
+        return type(name, (Anything,), {}) if name[0].isupper() else Anything()
 
 class Application(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     names = {"slicer", "qt", "ctk", "vtk", "vtkmodules", "DICOMLib", "SampleData", "PyTorchUtils"}
