@@ -36,10 +36,9 @@ def jump_to_slice(result: Any, row: int) -> float:
     positions = result.slices.GetTable().GetColumnByName(POSITION)
     if not 0 <= row < positions.GetNumberOfTuples():
         raise KeyError(f"the curve has no point {row}")
-    middle = _middle(result)
-    inverse = np.linalg.inv(_run_to_world(result))
-    place = [*moved_point(inverse, middle)[:2], positions.GetValue(row)]
-    target = moved_point(_run_to_world(result), place)
+    run_to_world = _run_to_world(result)
+    middle = moved_point(np.linalg.inv(run_to_world), _middle(result))
+    target = moved_point(run_to_world, (middle[0], middle[1], positions.GetValue(row)))
     for index in range(result.scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
         view = result.scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
         here = [view.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
@@ -54,6 +53,7 @@ def _run_to_world(result: Any) -> Any:
 
 
 def _middle(result: Any) -> tuple[float, float, float]:
+    """The middle of the volume in the world as it is now."""
     bounds = [0.0] * 6
     result.regions.GetRASBounds(bounds)
     return tuple((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3))  # type: ignore[return-value]

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import slicer
+
 RESULT = "KLIP.Result"
 """Attribute of every node of a result: which result it belongs to."""
 ROLE = "KLIP.Role"
@@ -94,8 +96,7 @@ def undone_on_failure(result: ScanResult, undo: Callable[[ScanResult], None]) ->
 
 def add_node(result: ScanResult, role: str, name: str, facts: dict[str, str], input_node: Any) -> Any:
     """Add the node of a role to the scene, with its attributes (`facts`) in place before it is seen."""
-    node = result.scene.CreateNodeByClass(CLASSES[role])
-    node.UnRegister(None)  # the scene's factory hands over a reference of its own
+    node = getattr(slicer, CLASSES[role])()
     node.SetName(result.scene.GenerateUniqueName(name))
     for attribute, value in {RESULT: result.key, ROLE: role, FOLDER: str(result.folder)}.items():
         node.SetAttribute(attribute, value)

@@ -33,6 +33,7 @@ _NAMES = {
     "score_colours": "KLIP score colours",
     "region_colours": "KLIP region colours",
 }
+_FILES = (("score", "klip.nrrd"), ("reconstruction", "reconstruction.nrrd"), ("regions", "regions.nrrd"))
 
 
 def import_results(
@@ -72,20 +73,18 @@ def remove_results(result: ScanResult) -> None:
 def _fill(
     result: ScanResult, document: dict[str, Any], place: Placement, scale: ScoreScale, input_node: Any
 ) -> None:
-    """Colours first, displays look for them; the score before the other volumes: it is the largest, and the copy
-    it is read from is gone when they come."""
+    """Displays before voxels: a display that finds voxels first looks through all of them for a window of its own.
+
+    The score before the other volumes: it is the largest, and the copy it is read from is gone when they come.
+    """
     fill_score_colours(result.score_colours)
     fill_region_colours(result.region_colours, (), ())
-    size = result.saved.geometry.size
-    for role, file in (
-        ("score", "klip.nrrd"),
-        ("reconstruction", "reconstruction.nrrd"),
-        ("regions", "regions.nrrd"),
-    ):
-        set_image(result.nodes[role], read_map(result.folder / file, size), place)
     show_as_heat_map(result.score, result.score_colours, scale)
     show_as_ct(result.reconstruction, input_node)
     show_as_labels(result.regions, result.region_colours)
+    size = result.saved.geometry.size
+    for role, file in _FILES:
+        set_image(result.nodes[role], read_map(result.folder / file, size), place)
     show_segmentation(result.segmentation, result.regions)
     mark(
         result,

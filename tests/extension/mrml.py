@@ -46,6 +46,15 @@ class Mrml:
         remote.AddDataIOToScene()
         self.hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
+    def close(self) -> None:
+        """Take the scene apart in the order the application does; left to the garbage collector it may crash."""
+        self.scene.Clear(True)
+        for logic in reversed(self._logics):
+            logic.SetMRMLScene(None)
+            logic.SetMRMLApplicationLogic(None)
+        self._logics.clear()
+        self.application.SetMRMLScene(None)
+
     def add_volume(self, voxels: np.ndarray, ijk_to_ras: np.ndarray, name: str = "CT") -> Any:
         """A displayed scalar volume of voxels [k, j, i]."""
         node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ OBLIQUE = _turned(2, 20) @ _turned(0, -12) @ np.diag([-3.1, -3.7, 5.3, 1])
 OBLIQUE[:3, 3] = (120.25, 390.5, 88.125)
 MOVED = _turned(1, 7) @ _turned(2, -11)
 MOVED[:3, 3] = (-31.5, 12.25, 47.75)
+SETTINGS = replace(WIDE_BLOCKS, sampling=replace(WIDE_BLOCKS.sampling, steps=4), false_alarms=0.1)
 
 
 def ball_scan(ijk_to_ras: np.ndarray, size=(110, 90, 30), lesion_ijk=(66, 38, 16)) -> np.ndarray:
@@ -43,8 +45,10 @@ def ball_scan(ijk_to_ras: np.ndarray, size=(110, 90, 30), lesion_ijk=(66, 38, 16
 
 
 @pytest.fixture
-def mrml() -> Mrml:
-    return Mrml()
+def mrml() -> Iterator[Mrml]:
+    mrml = Mrml()
+    yield mrml
+    mrml.close()
 
 
 @pytest.fixture
@@ -71,6 +75,5 @@ def results(tmp_path_factory) -> Path:
     mrml = Mrml()
     export_input(oblique_scan(mrml), folder / "input.nrrd")
     prior = save_wiener_prior(folder / "wiener", WorkingGrid((48, 56), 8.0, 8.0))
-    settings = replace(WIDE_BLOCKS, sampling=replace(WIDE_BLOCKS.sampling, steps=4), false_alarms=0.1)
-    write_results(detect(read_ct(folder / "input.nrrd"), prior, settings), folder / "out")
+    write_results(detect(read_ct(folder / "input.nrrd"), prior, SETTINGS), folder / "out")
     return folder / "out"
