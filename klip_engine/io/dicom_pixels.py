@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 
 from klip_engine.errors import InputError
-from klip_engine.io.dicom_headers import SliceHeader, damaged
+from klip_engine.io.codestream import check_codestream
+from klip_engine.io.dicom_deflated import check_inflated_size
+from klip_engine.io.dicom_headers import FileHeader, damaged, parsing
+from klip_engine.io.dicom_slices import SliceHeader
 from klip_engine.io.hounsfield import LOWEST_HU
 from klip_engine.volume import FloatArray
+
+_LOSSY = {
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+    HTJ2K,
+}
+"""Transfer syntaxes that may lose something."""
 
 
 class SliceReader:
@@ -34,26 +60,53 @@ class SliceReader:
             self._dataset, self._path = _read(header.path), header.path
         stored = _decode(self._dataset, header)
         hu = stored.astype(np.float32)
-        hu *= np.float32(header.slope)
-        hu += np.float32(header.intercept)
-        padding = _padding(self._dataset)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused with the volume
+            hu *= np.float32(header.slope)
+            hu += np.float32(header.intercept)
+        with parsing(header.path):
+            padding = _padding(self._dataset)
         if padding is not None:
             hu[(stored >= padding[0]) & (stored <= padding[1])] = LOWEST_HU
         return hu
 
 
+def lossy_notice(files: Sequence[FileHeader]) -> tuple[str, ...]:
+    """A sentence where images were compressed with loss at any time (PS3.3 C.7.6.1.1.5)."""
+    lossy = sum(str(file.dataset.get("LossyImageCompression") or "") == "01" or _is_lossy(file) for file in files)
+    if not lossy:
+        return ()
+    return (
+        "The images were compressed with loss: artefacts of the compression may be marked and fine findings lost.",
+    )
+
+
+def _is_lossy(file: FileHeader) -> bool:
+    return str(file.dataset.file_meta.get("TransferSyntaxUID") or "") in _LOSSY
+
+
 def _read(path: Path) -> Dataset:
-    try:
+    with parsing(path):
+        check_inflated_size(path)
         return pydicom.dcmread(path, force=True)
-    except (OSError, ValueError, KeyError, EOFError, AttributeError) as error:
-        raise damaged(path) from error
 
 
 def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:
     """Stored values [y, x]."""
+    if "PixelData" not in dataset:
+        raise InputError(f"{header.path} has no pixel data, only a header; export it again with its images")
     decoder = _decoder(dataset, header.path)
+    index = header.frame or 0
     try:
-        stored, _ = decoder.as_array(dataset, index=header.frame or 0, raw=True)
+        with _silence():
+            if _transfer_syntax(dataset).is_encapsulated:
+                frames = int(dataset.get("NumberOfFrames") or 1)
+                frame = get_frame(
+                    dataset.PixelData, index, number_of_frames=frames, extended_offsets=_offsets(dataset)
+                )
+                check_codestream(frame, header.size[1], header.size[0])
+            stored, _ = decoder.as_array(dataset, index=index, raw=True)
+    except MemoryError:
+        raise
     except Exception as error:  # each decoding plugin has exceptions of its own
         raise InputError(
             f"the pixels of {header.path} cannot be decoded: the file is damaged; export it again"
@@ -61,6 +114,27 @@ def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:
     if stored.shape != header.size[::-1]:
         raise damaged(header.path)
     return stored
+
+
+def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
+    """The extended offset table of a multi-frame image (PS3.3 C.7.6.3.1.8), where it has one."""
+    if "ExtendedOffsetTable" not in dataset:
+        return None
+    return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Decoders warn and log of every oddity; what matters is raised."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _decoder(dataset: Dataset, path: Path) -> Decoder:
@@ -100,8 +174,8 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
 
 
 def _as_stored(value: int, dataset: Dataset) -> int:
-    """The padding value with the sign of the pixels: some writers give -2000 as 63536, or the reverse."""
-    bits = int(dataset.BitsAllocated)
-    if int(dataset.PixelRepresentation) == 1:
-        return value - (1 << bits) if value >= 1 << (bits - 1) else value
-    return value + (1 << bits) if value < 0 else value
+    """The padding value with the bits and sign of the pixels: some writers give -2000 as 63536, or the reverse."""
+    bits = int(dataset.BitsStored)
+    value &= (1 << bits) - 1
+    is_negative = int(dataset.PixelRepresentation) == 1 and value >= 1 << (bits - 1)
+    return value - (1 << bits) if is_negative else value

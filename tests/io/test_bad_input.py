@@ -76,7 +76,7 @@ def test_empty_file(tmp_path: Path) -> None:
     assert "empty (0 bytes)" in refusal(tmp_path / "scan.nrrd")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "scan.nrrd", "scan.nii", "scan"])
+@pytest.mark.parametrize("name", ["notes.md", "scan.nrrd", "scan.nii", "scan"])
 def test_not_an_image(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("this is not an image\n" * 50)
     assert "not an image" in refusal(tmp_path / name)
