@@ -6,6 +6,7 @@ often hold patients' names they are not told either: entry N becomes the file `e
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import tempfile
@@ -28,6 +29,7 @@ RATIO_LIMIT = 200
 RATIO_MATTERS = 2**28
 _PIECE = 2**20
 _ENCRYPTED = 0x1
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE}
 
 
 class PrivateFolder:
@@ -93,7 +95,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, RuntimeError) as error:
         raise InputError(f"{path} is a damaged or incomplete zip archive; copy or export it again") from error
     except OSError as error:
-        if error.errno is None or isinstance(error, zipfile.BadZipFile):
+        if error.errno not in _NO_ROOM:
             raise InputError(f"{path} is a damaged or incomplete zip archive; copy or export it again") from error
         raise ResourceError(
             f"{path} could not be unpacked ({error.strerror}); TMPDIR names the folder it is done in"

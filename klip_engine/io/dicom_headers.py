@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,7 @@ class FileHeader:
     instance: str
     study: str
     series: str
+    transfer_syntax: str
     series_number: str
     modality: str
     rows: int
@@ -92,8 +94,8 @@ class FileHeader:
 
     @property
     def is_ct(self) -> bool:
-        """True for CT images, localizers included."""
-        return self.sop_class in CT_CLASSES and self.modality == "CT" and self.is_image
+        """True for CT images, localizers included, and for what is left of one."""
+        return self.sop_class in CT_CLASSES and self.modality == "CT"
 
     @property
     def is_localizer(self) -> bool:
@@ -129,7 +131,7 @@ def read_header(path: Path) -> FileHeader:
     with parsing(path):
         check_inflated_size(path)
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-        for _ in dataset.iterall():
+        for _ in (*dataset.iterall(), *dataset.file_meta):
             pass  # converts every value now, so that nothing can fail later
         sop_class = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
         if not dataset and not sop_class:
@@ -142,6 +144,7 @@ def read_header(path: Path) -> FileHeader:
             instance=str(dataset.get("SOPInstanceUID") or ""),
             study=str(dataset.get("StudyInstanceUID") or ""),
             series=str(dataset.get("SeriesInstanceUID") or ""),
+            transfer_syntax=str(dataset.file_meta.get("TransferSyntaxUID") or ""),
             series_number="?" if number is None else str(number),
             modality=str(dataset.get("Modality") or ""),
             rows=int(dataset.get("Rows") or 0),
@@ -154,11 +157,9 @@ def read_header(path: Path) -> FileHeader:
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Whatever pydicom trips over in a damaged file becomes one InputError; its warnings, which quote values that
-    may name a patient, are silenced."""
+    """Whatever pydicom trips over in a damaged file becomes one InputError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except KlipError:
         raise
@@ -166,6 +167,20 @@ def parsing(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
     except Exception as error:  # pydicom raises whatever its parsing trips over, struct.error to RecursionError
         raise damaged(path) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom warns and logs of every oddity, quoting values that may name a patient; what matters is raised."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def damaged(path: Path) -> InputError:

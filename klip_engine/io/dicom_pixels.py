@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +18,32 @@ from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     JPEGLSNearLossless,
 )
 
 from klip_engine.errors import InputError
 from klip_engine.io.codestream import check_codestream
 from klip_engine.io.dicom_deflated import check_inflated_size
-from klip_engine.io.dicom_headers import FileHeader, damaged, parsing
+from klip_engine.io.dicom_headers import FileHeader, damaged, parsing, quiet
 from klip_engine.io.dicom_slices import SliceHeader
 from klip_engine.io.hounsfield import LOWEST_HU
+from klip_engine.io.jpeg import PixelFormat, decode_jpeg
 from klip_engine.volume import FloatArray
 
+_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
+_PLUGINS = {
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+}
+"""The plugins of pydicom that refuse damaged frames; GDCM's, which comes first, ends the program on some."""
 _LOSSY = {
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -72,16 +82,13 @@ class SliceReader:
 
 def lossy_notice(files: Sequence[FileHeader]) -> tuple[str, ...]:
     """A sentence where images were compressed with loss at any time (PS3.3 C.7.6.1.1.5)."""
-    lossy = sum(str(file.dataset.get("LossyImageCompression") or "") == "01" or _is_lossy(file) for file in files)
-    if not lossy:
+    if not any(
+        file.transfer_syntax in _LOSSY or file.dataset.get("LossyImageCompression") == "01" for file in files
+    ):
         return ()
     return (
         "The images were compressed with loss: artefacts of the compression may be marked and fine findings lost.",
     )
-
-
-def _is_lossy(file: FileHeader) -> bool:
-    return str(file.dataset.file_meta.get("TransferSyntaxUID") or "") in _LOSSY
 
 
 def _read(path: Path) -> Dataset:
@@ -94,17 +101,17 @@ def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:
     """Stored values [y, x]."""
     if "PixelData" not in dataset:
         raise InputError(f"{header.path} has no pixel data, only a header; export it again with its images")
-    decoder = _decoder(dataset, header.path)
-    index = header.frame or 0
+    with parsing(header.path):
+        syntax = _transfer_syntax(dataset)
+    decoder = None if syntax in _JPEG else _decoder(syntax, header.path)
     try:
-        with _silence():
-            if _transfer_syntax(dataset).is_encapsulated:
-                frames = int(dataset.get("NumberOfFrames") or 1)
-                frame = get_frame(
-                    dataset.PixelData, index, number_of_frames=frames, extended_offsets=_offsets(dataset)
-                )
-                check_codestream(frame, header.size[1], header.size[0])
-            stored, _ = decoder.as_array(dataset, index=index, raw=True)
+        with quiet():
+            frame = _checked_frame(dataset, header) if syntax.is_encapsulated else b""
+            if decoder is None:
+                stored = decode_jpeg(frame, syntax, _pixel_format(dataset))
+            else:
+                plugin = _PLUGINS.get(syntax, "")
+                stored, _ = decoder.as_array(dataset, index=header.frame or 0, raw=True, decoding_plugin=plugin)
     except MemoryError:
         raise
     except Exception as error:  # each decoding plugin has exceptions of its own
@@ -116,6 +123,20 @@ def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:
     return stored
 
 
+def _checked_frame(dataset: Dataset, header: SliceHeader) -> bytes:
+    """The encoded frame, whose codestream agrees with the header."""
+    count = int(dataset.get("NumberOfFrames") or 1)
+    index, offsets = header.frame or 0, _offsets(dataset)
+    frame = get_frame(dataset.PixelData, index, number_of_frames=count, extended_offsets=offsets)
+    check_codestream(frame, header.size[1], header.size[0], int(dataset.BitsAllocated))
+    return frame
+
+
+def _pixel_format(dataset: Dataset) -> PixelFormat:
+    bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    return PixelFormat(int(dataset.Rows), int(dataset.Columns), *bits, int(dataset.PixelRepresentation) == 1)
+
+
 def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     """The extended offset table of a multi-frame image (PS3.3 C.7.6.3.1.8), where it has one."""
     if "ExtendedOffsetTable" not in dataset:
@@ -123,35 +144,25 @@ def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Decoders warn and log of every oddity; what matters is raised."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _decoder(dataset: Dataset, path: Path) -> Decoder:
-    syntax = _transfer_syntax(dataset)
+def _decoder(syntax: UID, path: Path) -> Decoder:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise InputError(
-            f"{path} uses the transfer syntax '{syntax.name}', which is not supported; "
+            f"{path} uses the transfer syntax '{_printable(syntax)}', which is not supported; "
             "export it uncompressed (Explicit VR Little Endian)"
         ) from error
-    if not decoder.is_available:
+    if not decoder.is_available or (syntax in _PLUGINS and _PLUGINS[syntax] not in decoder.available_plugins):
         raise InputError(
-            f"{path} uses the transfer syntax '{syntax.name}', for which no decoder is installed: "
+            f"{path} uses the transfer syntax '{_printable(syntax)}', for which no decoder is installed: "
             "pip install klip-engine[compressed-dicom], or export it uncompressed"
         )
     return decoder
+
+
+def _printable(syntax: UID) -> str:
+    """The name of a transfer syntax, or as much of its UID as can be one."""
+    return "".join(c for c in syntax.name[:80] if c.isascii() and c.isprintable())
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

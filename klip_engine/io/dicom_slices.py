@@ -91,6 +91,8 @@ def slice_headers(file: FileHeader) -> list[SliceHeader]:
 def _check_pixel_description(file: FileHeader) -> None:
     """Refuses what is no plain grey image (PS3.3 C.7.6.3), and a matrix no scanner has, before memory is taken."""
     dataset, path = file.dataset, file.path
+    if not file.is_image:
+        raise InputError(f"{path} does not say how many pixels it has; export the original series")
     colour = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or not colour.startswith("MONOCHROME"):
         raise InputError(f"{path} is a colour picture ({_short(colour)}): this is not CT; leave it out")

@@ -43,8 +43,8 @@ Rule = Callable[[Series, Sequence[Series]], str]
 
 @dataclass(frozen=True)
 class Choice:
-    """chosen: the series to read; reasons: every series in the order of their numbers, and why it is not read, empty
-    for the chosen one."""
+    """chosen: the series to read; reasons: every series in the order of their numbers, and why it is not
+    read, empty for the chosen one."""
 
     chosen: Series
     reasons: tuple[tuple[Series, str], ...]
