@@ -146,7 +146,8 @@ def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
 
 def _decoder(syntax: UID, path: Path) -> Decoder:
     try:
-        decoder = get_decoder(syntax)
+        with quiet():
+            decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise InputError(
             f"{path} uses the transfer syntax '{_printable(syntax)}', which is not supported; "
