@@ -10,6 +10,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from klip_engine.errors import InputError
+from klip_engine.io.bounded_file import BoundedFile
 
 INFLATED_LIMIT = 2**31
 """Bytes: four thousand slices of 512 x 512 in one file."""
@@ -21,7 +22,7 @@ def check_inflated_size(path: Path) -> None:
 
     Raises zlib.error and whatever pydicom raises where the file is damaged.
     """
-    with path.open("rb") as stream:
+    with BoundedFile(path) as stream:
         read_preamble(stream, force=True)
         meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:

@@ -15,6 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from klip_engine.errors import InputError, KlipError
+from klip_engine.io.bounded_file import BoundedFile
 from klip_engine.io.dicom_deflated import check_inflated_size
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -130,7 +131,8 @@ def read_header(path: Path) -> FileHeader:
     """Read the tags that place a slice, without pixels. Raises InputError when the file is damaged."""
     with parsing(path):
         check_inflated_size(path)
-        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
+        with BoundedFile(path) as stream:
+            dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
         for _ in (*dataset.iterall(), *dataset.file_meta):
             pass  # converts every value now, so that nothing can fail later
         sop_class = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")

@@ -28,6 +28,7 @@ from pydicom.uid import (
 )
 
 from klip_engine.errors import InputError
+from klip_engine.io.bounded_file import BoundedFile
 from klip_engine.io.codestream import check_codestream
 from klip_engine.io.dicom_deflated import check_inflated_size
 from klip_engine.io.dicom_headers import FileHeader, damaged, parsing, quiet
@@ -94,7 +95,8 @@ def lossy_notice(files: Sequence[FileHeader]) -> tuple[str, ...]:
 def _read(path: Path) -> Dataset:
     with parsing(path):
         check_inflated_size(path)
-        return pydicom.dcmread(path, force=True)
+        with BoundedFile(path) as stream:
+            return pydicom.dcmread(stream, force=True)
 
 
 def _decode(dataset: Dataset, header: SliceHeader) -> npt.NDArray[np.integer]:

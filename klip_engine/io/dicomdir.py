@@ -11,6 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from klip_engine.errors import InputError
+from klip_engine.io.bounded_file import BoundedFile
 from klip_engine.io.dicom_headers import CT_CLASSES, parsing
 
 DICOMDIR = "dicomdir"
@@ -39,7 +40,8 @@ def read_dicomdir(path: Path) -> list[ListedFile]:
     Raises InputError when it is damaged or refers to a place outside its folder.
     """
     with parsing(path):
-        dataset = pydicom.dcmread(path, force=True)
+        with BoundedFile(path) as stream:
+            dataset = pydicom.dcmread(stream, force=True)
         records = list(dataset.get("DirectoryRecordSequence") or [])
         series = _series_of(records)
         return [_listed(record, series[id(record)], path) for record in records if record.get("ReferencedFileID")]
