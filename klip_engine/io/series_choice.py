@@ -61,13 +61,18 @@ class Choice:
         facts = [series.plane, f"{series.count} slices"]
         facts += [f"{series.spacing_mm:.2f} mm apart"] if series.spacing_mm else []
         facts += [f"kernel {series.kernel}"] if series.kernel else []
-        reasons = [f"number {other.number} ({reason})" for other, reason in self.others[:_LISTED]]
+        reasons = [f"{self._named(other)} ({reason})" for other, reason in self.others[:_LISTED]]
         if len(self.others) > _LISTED:
             reasons.append(f"and {len(self.others) - _LISTED} more, which `klip-engine info` lists")
         return (
-            f"Of {len(self.others) + 1} CT series, number {series.number} was read "
+            f"Of {len(self.others) + 1} CT series, {self._named(series)} was read "
             f"({', '.join(fact for fact in facts if fact)}). Left out: {', '.join(reasons)}."
         )
+
+    def _named(self, series: Series) -> str:
+        """By its number, and by its hash where others have the same number."""
+        numbers = [other.number for other, _ in self.reasons]
+        return f"number {series.number}" + (f" {series.key}" if numbers.count(series.number) > 1 else "")
 
 
 def choose_series(found: Sequence[Series], wanted: str | None, name: str) -> Choice:
@@ -115,10 +120,6 @@ def _is_volume(series: Series, left: Sequence[Series]) -> str:
     return "its slices make no complete volume" if isinstance(series.problem, InputError) else ""
 
 
-def _is_original(series: Series, left: Sequence[Series]) -> str:
-    return "derived images" if {"DERIVED", "SECONDARY"} & set(series.image_type[:2]) else ""
-
-
 def _is_axial(series: Series, left: Sequence[Series]) -> str:
     return "" if series.plane == "axial" else series.plane or "place unknown"
 
@@ -127,6 +128,10 @@ def _covers_enough(series: Series, left: Sequence[Series]) -> str:
     longest = max(other.coverage_mm for other in left)
     is_short = series.coverage_mm < COVERED_SHARE * longest
     return f"covers only {series.coverage_mm:.0f} mm" if is_short else ""
+
+
+def _is_original(series: Series, left: Sequence[Series]) -> str:
+    return "derived images" if {"DERIVED", "SECONDARY"} & set(series.image_type[:2]) else ""
 
 
 def _is_thin(series: Series, left: Sequence[Series]) -> str:
@@ -148,9 +153,9 @@ def _has_most_slices(series: Series, left: Sequence[Series]) -> str:
 RULES: tuple[Rule, ...] = (
     _is_scan,
     _is_volume,
-    _is_original,
     _is_axial,
-    _covers_enough,
+    _covers_enough,  # before what is derived: some scanners call whole scans so, and a test bolus is an original
+    _is_original,
     _is_thin,
     _is_soft,
     _has_most_slices,
