@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 @takes_settings()
 def detect(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or folder, or picture.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="Volume file, DICOM (file, folder, zip, DICOMDIR, list) or picture."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
     *,
     options: SettingsOptions,
-    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="SeriesInstanceUID, number or hash (see info), where there are several.")
+    ] = None,
     save_updates: Annotated[
         bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
     ] = False,
