@@ -158,7 +158,10 @@ def _packed(regions: npt.NDArray[np.uint16], frames: Iterable[tuple[int, int]]) 
 
 
 def _run_lengths(dataset: Dataset, plane: npt.NDArray[np.unsignedinteger]) -> bytes:
-    """A frame in RLE Lossless (PS3.5 Annex G)."""
+    """A frame in RLE Lossless (PS3.5 Annex G).
+
+    By pydicom's own encoder: the one of GDCM 3.0 ends the process where rows do not compress to its liking.
+    """
     encoded: bytes = get_encoder(RLELossless).encode(
         plane.tobytes(),
         rows=dataset.Rows,
@@ -169,5 +172,6 @@ def _run_lengths(dataset: Dataset, plane: npt.NDArray[np.unsignedinteger]) -> by
         pixel_representation=0,
         photometric_interpretation="MONOCHROME2",
         number_of_frames=1,
+        encoding_plugin="pydicom",
     )
     return encoded

@@ -30,18 +30,18 @@ from klip_engine.io.score_picture import picture_font
 from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, BoolArray, CTVolume, Geometry
 
 SHOWN = 4
-_WIDTH, _PICTURE, _MARGIN = 1120, (330, 270), 20
+_WIDTH, _PICTURE, _MARGIN, _GAP = 1120, (346, 284), 20, 21
 _PAGE, _INK, _DIM, _WARNING = (20, 23, 27), (228, 231, 235), (160, 167, 176), (255, 196, 87)
 _LUNG_BELOW_HU = -300.0
 _AROUND_BODY_MM = 10.0
-_SCALE_BAR_MM = 50
+_SCALE_BARS_MM = (50, 20, 10, 5, 2, 1)
 
 
 def summary_page(results: WrittenResults, source: CTVolume) -> npt.NDArray[np.uint8]:
     """RGB [rows, columns, 3] of the strongest findings: input, overlay and score each, or of the highest slice."""
     shown = results.findings[:SHOWN]
     rows = max(1, len(shown))
-    header, row_height = 148, _PICTURE[1] + 44
+    header, row_height = 134, _PICTURE[1] + 44
     page = Image.new("RGB", (_WIDTH, header + rows * row_height + 34), _PAGE)
     draw = ImageDraw.Draw(page)
     _write_header(draw, results)
@@ -60,7 +60,7 @@ def summary_page(results: WrittenResults, source: CTVolume) -> npt.NDArray[np.ui
 def _write_header(draw: ImageDraw.ImageDraw, results: WrittenResults) -> None:
     document = results.document
     _text(draw, (_MARGIN, 14), "KLIP: suspicious regions in CT", 24, _INK)
-    for number, line in enumerate(textwrap.wrap(NOTICE, 125)):
+    for number, line in enumerate(textwrap.wrap(NOTICE, 150)):
         _text(draw, (_MARGIN, 48 + 20 * number), line, 15, _WARNING)
     count = len(results.findings)
     found = {0: "No region scores", 1: "1 region scores"}.get(count, f"{count} regions score")
@@ -69,11 +69,11 @@ def _write_header(draw: ImageDraw.ImageDraw, results: WrittenResults) -> None:
         sentence += f"; the {SHOWN} strongest are shown"
     if count == 0:
         sentence += ". That does not mean that the scan is normal; the slice with the highest score is shown"
-    _text(draw, (_MARGIN, 96), f"{sentence}.", 15, _INK)
+    _text(draw, (_MARGIN, 76), f"{sentence}.", 15, _INK)
     rate = document.get("settings", {}).get("false_alarms")
     prior = document.get("prior", {})
     facts = f"klip-engine {document.get('engine')}, prior {prior.get('name')} {str(prior.get('hash'))[:19]}"
-    _text(draw, (_MARGIN, 118), f"{facts}, accepted rate of false alarms {rate}", 13, _DIM)
+    _text(draw, (_MARGIN, 100), f"{facts}, accepted rate of false alarms {rate}", 13, _DIM)
 
 
 def _draw_row(
@@ -100,7 +100,7 @@ def _draw_row(
     )
     _text(draw, (_MARGIN, y), _title(finding, peak, window), 15, _INK)
     for column, (name, rgb) in enumerate(pictures):
-        left = _MARGIN + column * (_PICTURE[0] + _MARGIN + 15)
+        left = _MARGIN + column * (_PICTURE[0] + _GAP)
         _paste(page, draw, (left, y + 24), name, rgb)
 
 
@@ -130,9 +130,11 @@ def _paste(
     middle = top + _PICTURE[1] // 2 - 8
     _text(draw, (left + 6, middle), "R", 14, _INK)
     _text(draw, (left + _PICTURE[0] - 16, middle), "L", 14, _INK)
-    bar, base = round(_SCALE_BAR_MM * zoom), top + _PICTURE[1] - 10
-    draw.line((left + 8, base, left + 8 + bar, base), fill=_INK, width=2)
-    _text(draw, (left + 14 + bar, base - 9), f"{_SCALE_BAR_MM // 10} cm", 13, _INK)
+    length = next((mm for mm in _SCALE_BARS_MM if mm * zoom < _PICTURE[0] / 3), _SCALE_BARS_MM[-1])
+    end, base = left + 8 + round(length * zoom), top + _PICTURE[1] - 11
+    draw.line((left + 8, base, end, base), fill=(0, 0, 0), width=6)
+    draw.line((left + 8, base, end, base), fill=_INK, width=2)
+    _text(draw, (end + 7, base - 9), f"{length} mm", 13, _INK)
 
 
 def _peak(results: WrittenResults, finding: Finding | None) -> npt.NDArray[np.float64]:
@@ -189,4 +191,6 @@ def _masks(results: WrittenResults, finding: Finding | None, display: Geometry) 
 def _text(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, ink: tuple[int, int, int]
 ) -> None:
-    draw.text(place, text.replace("\u2212", "-"), fill=ink, font=picture_font(size))
+    """Text with a dark edge: it also lies on bright pictures."""
+    font = picture_font(size)
+    draw.text(place, text.replace("\u2212", "-"), fill=ink, font=font, stroke_width=2, stroke_fill=_PAGE)

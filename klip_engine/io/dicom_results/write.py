@@ -27,7 +27,7 @@ from klip_engine.io.dicom_results.structured_report import structured_report
 from klip_engine.io.dicom_results.uids import result_uids
 from klip_engine.io.dicom_results.written import WrittenResults, read_written
 from klip_engine.io.dicom_series import pseudonym
-from klip_engine.io.loaded import LoadedCT
+from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
 
 _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {
     DicomObject.SEG: segmentation,
@@ -39,7 +39,10 @@ _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {
 
 
 def write_dicom_results(
-    results: WrittenResults | Path, source: LoadedCT, out: Path, objects: Sequence[DicomObject] = ALL
+    results: WrittenResults | Path,
+    source: LoadedCT | LoadedPhotograph,
+    out: Path,
+    objects: Sequence[DicomObject] = ALL,
 ) -> list[Path]:
     """Write OUT/KIND.dcm for each object; returns the files written. Their names tell nothing of the patient.
 
@@ -52,11 +55,13 @@ def write_dicom_results(
     if isinstance(results, Path):
         results = read_written(results)
     context = _context(results, source)
+    made = {out / f"{kind}.dcm": _bytes(_MAKERS[kind](context)) for kind in objects}
     written = []
-    for kind in objects:
-        dataset = _MAKERS[kind](context)
-        if dataset is not None:
-            written.append(write_file(out / f"{kind}.dcm", _bytes(dataset)))
+    for path, content in made.items():  # only now that all could be made
+        if content is None:
+            path.unlink(missing_ok=True)  # of an earlier result
+        else:
+            written.append(write_file(path, content))
     return written
 
 
@@ -83,11 +88,11 @@ def series_of(results: WrittenResults) -> str:
     return series
 
 
-def _context(results: WrittenResults, loaded: LoadedCT) -> Context:
+def _context(results: WrittenResults, loaded: LoadedCT | LoadedPhotograph) -> Context:
     source = read_source(loaded)
     if pseudonym(source.series_uid) != series_of(results):
         raise InputError("these results were made from another series; give the series they were made from")
-    geometry = loaded.volume.geometry
+    geometry = source.volume.geometry
     if geometry.size != results.geometry.size or not np.allclose(
         geometry.matrix, results.geometry.matrix, atol=1e-3
     ):
@@ -97,7 +102,9 @@ def _context(results: WrittenResults, loaded: LoadedCT) -> Context:
     return Context(results, source, result_uids(source, results.document))
 
 
-def _bytes(dataset: Dataset) -> bytes:
+def _bytes(dataset: Dataset | None) -> bytes | None:
+    if dataset is None:
+        return None
     stream = io.BytesIO()
     pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()

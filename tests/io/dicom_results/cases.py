@@ -61,9 +61,8 @@ def make_case(
             edit(dataset, k)
 
     files = folder / "series"
-    write_series(
-        files, values[order], positions[order], orientation=orientation, pixel_mm=(0.75, 0.8), series=SERIES, edit=complete
-    )
+    planes = (values[order], positions[order])
+    write_series(files, *planes, orientation=orientation, pixel_mm=(0.75, 0.8), series=SERIES, edit=complete)
     return add_result(folder, read_ct(files), findings, p_value)
 
 
@@ -97,7 +96,11 @@ def add_result(folder: Path, loaded: LoadedCT, findings: int, p_value: float | N
         table.append(Finding(label, value, p_value, centre, volume, (z, z)))
     results = folder / "results"
     results.mkdir(parents=True)
-    for name, array in (("klip", score), ("regions", regions), ("reconstruction", loaded.volume.hu.astype(np.int16))):
+    for name, array in (
+        ("klip", score),
+        ("regions", regions),
+        ("reconstruction", loaded.volume.hu.astype(np.int16)),
+    ):
         sitk.WriteImage(geometry.image(array), str(results / f"{name}.nrrd"))
     document = {
         "schema": "klip-findings/1",
@@ -119,10 +122,7 @@ def add_result(folder: Path, loaded: LoadedCT, findings: int, p_value: float | N
 def _places(shape: tuple[int, ...], count: int) -> list[tuple[int, int, int]]:
     """Voxel index (z, y, x) of the corner of each box: they do not touch."""
     grid = [
-        (z, y, x)
-        for y in range(2, shape[1] - 2, 4)
-        for x in range(3, shape[2] - 2, 5)
-        for z in range(shape[0])
+        (z, y, x) for y in range(2, shape[1] - 2, 4) for x in range(3, shape[2] - 2, 5) for z in range(shape[0])
     ]
     step = max(1, len(grid) // max(count, 1))
     chosen = grid[::step][:count]
