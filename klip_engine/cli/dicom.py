@@ -38,6 +38,7 @@ def export(
         from klip_engine.detection import NOTICE
         from klip_engine.io import read_ct
         from klip_engine.io.dicom_results import read_written, series_of, write_dicom_results
+        from klip_engine.io.report_parts import count_text
 
         chosen = dicom_objects(f"{objects},labelmap" if labelmap else objects)
         written = read_written(results)
@@ -48,8 +49,11 @@ def export(
         loaded = read_ct(source, series=series)
         stop_if(cancelled)
         files = write_dicom_results(written, loaded, out, chosen)
-        text = f"{len(files)} DICOM objects written to {out}: {', '.join(path.name for path in files)}\n{NOTICE}"
-        reporter.done(text, out=str(out), files=[str(path) for path in files], findings=len(written.findings))
+        names = ", ".join(path.name for path in files)
+        text = f"{count_text(len(files), 'DICOM object')} written to {out}: {names}"
+        reporter.done(
+            f"{text}\n{NOTICE}", out=str(out), files=[str(path) for path in files], findings=len(written.findings)
+        )
 
     run(work, progress)
 

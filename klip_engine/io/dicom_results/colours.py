@@ -12,10 +12,8 @@ from klip_engine.io.report_pictures import score_rgb
 _DARKEST = 0.45
 """Place on the scale of the weakest finding: below it the colours vanish on a dark picture."""
 
-_TO_XYZ = np.array(
-    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
-)
-_D50 = np.array([0.9642, 1.0, 0.8249])
+_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_WHITE = np.array([0.9505, 1.0, 1.0890])
 
 
 def finding_colour(score: float, findings: Sequence[Finding]) -> tuple[int, int, int]:
@@ -29,10 +27,13 @@ def finding_colour(score: float, findings: Sequence[Finding]) -> tuple[int, int,
 
 
 def cielab(rgb: tuple[int, int, int]) -> list[int]:
-    """sRGB as the three 16-bit numbers of Recommended Display CIELab Value (PS3.3 C.10.7.1.1; white point D50)."""
+    """sRGB as the three 16-bit numbers of Recommended Display CIELab Value (PS3.3 C.10.7.1.1).
+
+    White is D65, sRGB's own, as in DCMTK and highdicom: what they write and read decides what is seen.
+    """
     unit = np.asarray(rgb) / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
-    x, y, z = (_lab_curve(v) for v in _TO_XYZ @ linear / _D50)
+    x, y, z = (_lab_curve(v) for v in _TO_XYZ @ linear / _WHITE)
     lightness, a, b = 116 * y - 16, 500 * (x - y), 200 * (y - z)
     scaled = [lightness * 65535 / 100, (a + 128) * 65535 / 255, (b + 128) * 65535 / 255]
     return [round(min(max(v, 0), 65535)) for v in scaled]

@@ -111,8 +111,8 @@ class Context:
 def new_object(context: Context, kind: DicomObject, sop_class: str, modality: str, description: str) -> Dataset:
     """A data set with patient, study, series, equipment and SOP common modules (PS3.3 C.7.1 to C.7.5, C.12.1).
 
-    Content, series and instance dates are those of the source: the result says something about that moment, and
-    the same result is the same file whenever it is written.
+    The content date is that of the source: the result says something about that moment, and the same result is the
+    same file whenever it is written, as the same UID demands.
     """
     header = context.source.header
     dataset = Dataset()
@@ -121,8 +121,7 @@ def new_object(context: Context, kind: DicomObject, sop_class: str, modality: st
     if header.get("SpecificCharacterSet"):
         dataset.SpecificCharacterSet = copy.copy(header.SpecificCharacterSet)
     for keyword in _COPIED:
-        if keyword in header:
-            dataset[keyword] = copy.deepcopy(header[keyword])
+        _copy(header, keyword, dataset)
     for keyword in _TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
@@ -137,9 +136,7 @@ def new_object(context: Context, kind: DicomObject, sop_class: str, modality: st
     dataset.ManufacturerModelName = "klip-engine"
     dataset.DeviceSerialNumber = context.algorithm_version
     dataset.SoftwareVersions = context.algorithm_version
-    date, time = _moment(header)
-    dataset.ContentDate, dataset.ContentTime = date, time
-    dataset.SeriesDate, dataset.SeriesTime = date, time
+    dataset.ContentDate, dataset.ContentTime = _moment(header)
     dataset.CodingSchemeIdentificationSequence = [_private_scheme()]
     return dataset
 
@@ -204,6 +201,16 @@ def instance_reference(sop_class: str, sop_instance: str) -> Dataset:
     return item
 
 
+def _copy(header: Dataset, keyword: str, dataset: Dataset) -> None:
+    """An attribute as the source has it, in its own character set; not one whose value cannot be read."""
+    if keyword not in header:
+        return
+    try:
+        dataset[keyword] = copy.deepcopy(header[keyword])
+    except (ValueError, TypeError, LookupError, OverflowError, NotImplementedError):
+        return
+
+
 def _file_meta(sop_class: str, instance: str) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\0\1"
@@ -223,7 +230,7 @@ def _series_number(header: Dataset, kind: DicomObject) -> int:
 
 
 def _moment(header: Dataset) -> tuple[str, str]:
-    """Date and time of the source, the nearest to its pixels that it states."""
+    """Date and time of the source, the nearest to its pixels that it states; one long ago where it states none."""
     for name in _DATES:
         date = str(header.get(f"{name}Date") or "")
         if date:

@@ -69,6 +69,7 @@ def _shared(context: Context, region: Dataset) -> Dataset:
     frame_type.FrameType = _FRAME_TYPE
     identity.RescaleIntercept, identity.RescaleSlope, identity.RescaleType = 0, 1, "US"
     low, high = _range(context)
+    voi.VOILUTFunction = "LINEAR_EXACT"
     voi.WindowCenter, voi.WindowWidth = decimals([(low + high) / 2, high - low])
     groups.FrameAnatomySequence = [anatomy]
     groups.ParametricMapFrameTypeSequence = [frame_type]
