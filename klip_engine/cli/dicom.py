@@ -51,9 +51,8 @@ def export(
         files = write_dicom_results(written, loaded, out, chosen)
         names = ", ".join(path.name for path in files)
         text = f"{count_text(len(files), 'DICOM object')} written to {out}: {names}"
-        reporter.done(
-            f"{text}\n{NOTICE}", out=str(out), files=[str(path) for path in files], findings=len(written.findings)
-        )
+        facts = {"files": [str(path) for path in files], "findings": len(written.findings)}
+        reporter.done(f"{text}\n{NOTICE}", out=str(out), **facts)
 
     run(work, progress)
 

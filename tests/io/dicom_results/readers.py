@@ -44,13 +44,12 @@ def dcmqi_report(file: Path, out: Path) -> dict[str, Any]:
 
 def voxels_at(image: sitk.Image, geometry: Geometry) -> np.ndarray:
     """Values of an image at the voxel centres of a geometry, [z, y, x]; 0 outside of it."""
-    return sitk.GetArrayFromImage(
-        sitk.Resample(image, geometry.empty_image(), sitk.Transform(), sitk.sitkNearestNeighbor)
-    )
+    resampled = sitk.Resample(image, geometry.empty_image(), sitk.Transform(), sitk.sitkNearestNeighbor)
+    return sitk.GetArrayFromImage(resampled)
 
 
 def volume_at(array: np.ndarray, affine: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The same for an array [slice, row, column] with a matrix from its index to LPS mm, by looking every voxel up."""
+    """The same for an array [slice, row, column] with a matrix from its index to LPS mm, voxel by voxel."""
     places = geometry.to_lps(np.argwhere(np.ones(geometry.size[::-1], dtype=bool))[:, ::-1])
     index = (places - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
     nearest = np.rint(index).astype(int)

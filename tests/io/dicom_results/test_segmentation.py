@@ -46,7 +46,7 @@ def test_matches_the_series_as_highdicom_reads_it(tmp_path: Path, case_with: Cal
 
 
 def test_simpleitk_reads_one_frame_per_slice_of_a_finding(tmp_path: Path, case_with: Callable[..., Case]) -> None:
-    case = case_with(shape=(6, 37, 43), findings=4)
+    case = case_with(shape=(6, 37, 43), findings=2)  # on slices of their own: GDCM refuses two frames at one place
     image = sitk.ReadImage(str(case.write(tmp_path, [DicomObject.SEG])["seg"]))
     expected = [case.regions[k] == f.label for f in case.findings for k in range(6) if f.slice_range[0] == k]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image) > 0, expected)
@@ -62,10 +62,8 @@ def test_frames_refer_to_the_source_slice_at_their_place(case: Case, tmp_path: P
         assert place == pytest.approx(original.ImagePositionPatient, abs=1e-4)
         assert reference.SpatialLocationsPreserved == "YES"
         assert reference.ReferencedSOPClassUID == original.SOPClassUID
-    listed = {
-        one.ReferencedSOPInstanceUID for one in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
-    }
-    assert listed == set(source)
+    (series,) = dataset.ReferencedSeriesSequence
+    assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == set(source)
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert measures.PixelSpacing == pytest.approx(next(iter(source.values())).PixelSpacing)
 
@@ -98,7 +96,7 @@ def test_colours_come_back_from_cielab(rgb: tuple[int, int, int]) -> None:
     from klip_engine.io.dicom_results.colours import cielab
 
     colour = hd.color.CIELabColor.from_dicom_value(cielab(rgb))
-    assert colour.to_rgb() == pytest.approx(rgb, abs=3)
+    assert colour.to_rgb() == pytest.approx(rgb, abs=1)
 
 
 def test_three_hundred_findings(tmp_path: Path, case_with: Callable[..., Case]) -> None:
@@ -123,10 +121,10 @@ def test_a_finding_between_the_slices_has_no_segment_and_the_others_keep_theirs(
     assert [one.TrackingID for one in dataset.SegmentSequence] == ["KLIP finding 1", "KLIP finding 3"]
     report = hd.sr.srread(files["sr"]).content
     segments = {
-        group.tracking_identifier: group.referenced_segment.ReferencedSegmentNumber
-        if hasattr(group.referenced_segment, "ReferencedSegmentNumber")
-        else group.referenced_segment[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
+        group.tracking_identifier: item.ReferencedSOPSequence[0].ReferencedSegmentNumber
         for group in report.get_volumetric_roi_measurement_groups()
+        for item in group[0].ContentSequence
+        if item.ValueType == "IMAGE"
     }
     assert segments == {"KLIP finding 1": 1, "KLIP finding 3": 2}
     assert len(report.get_image_measurement_groups()) == 3
