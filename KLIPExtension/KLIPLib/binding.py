@@ -36,7 +36,9 @@ def number(parameter: str, widget: Any) -> Binding:
 
 def path(parameter: str, widget: Any) -> Binding:
     """A ctkPathLineEdit for a text; empty stays empty."""
-    return Binding(parameter, lambda: str(widget.currentPath).strip(), widget.setCurrentPath, widget.currentPathChanged)
+    return Binding(
+        parameter, lambda: str(widget.currentPath).strip(), widget.setCurrentPath, widget.currentPathChanged
+    )
 
 
 def node(parameter: str, widget: Any) -> Binding:
@@ -116,5 +118,3 @@ class Bound:
                     one.write(value)
         finally:
             self._writing = False
-
-

@@ -237,8 +237,6 @@ def by_name(widget: Any) -> Any:
     return types.SimpleNamespace(**named)
 
 
-
-
 def _qt_name(name: str) -> Any:
     for source in (QtCore, QtGui, QtWidgets):
         if hasattr(source, name):

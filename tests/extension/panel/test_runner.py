@@ -38,7 +38,18 @@ class Watched:
     def __init__(self, folder: Path, what: str, results: Path | str = "none", **environment: str) -> None:
         folder.mkdir(exist_ok=True)
         self.out, self.progress, self.outcomes = folder / "out", [], []
-        command = [sys.executable, str(FAKE), what, str(results), "-m", "klip_engine", "detect", "x", "-o", str(self.out)]
+        command = [
+            sys.executable,
+            str(FAKE),
+            what,
+            str(results),
+            "-m",
+            "klip_engine",
+            "detect",
+            "x",
+            "-o",
+            str(self.out),
+        ]
         self.run = EngineRun(
             command,
             folder,
@@ -167,7 +178,15 @@ def test_a_failed_run_speaks_with_the_engines_sentence(tmp_path, code):
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(0, "without a word"), (1, "did not expect"), (2, "settings"), (3, "input"), (4, "stopped"), (5, "Memory"), (77, "77")],
+    [
+        (0, "without a word"),
+        (1, "did not expect"),
+        (2, "settings"),
+        (3, "input"),
+        (4, "stopped"),
+        (5, "Memory"),
+        (77, "77"),
+    ],
 )
 def test_a_run_that_ends_without_a_word_is_explained(tmp_path, code, words):
     outcome = Watched(tmp_path / "run", f"mute-{code}").to_the_end()
@@ -291,7 +310,12 @@ def test_lines_count_when_they_are_complete(tmp_path):
     reader = GrowingFile(path)
     assert reader.new_lines() == []
     with path.open("wb") as stream:
-        for piece, lines in [(b"a\nb", ["a"]), (b"c\r\n\n", ["bc", ""]), ("ü".encode()[:1], []), ("ü".encode()[1:], [])]:
+        for piece, lines in [
+            (b"a\nb", ["a"]),
+            (b"c\r\n\n", ["bc", ""]),
+            ("ü".encode()[:1], []),
+            ("ü".encode()[1:], []),
+        ]:
             stream.write(piece)
             stream.flush()
             assert reader.new_lines() == lines
@@ -299,7 +323,9 @@ def test_lines_count_when_they_are_complete(tmp_path):
     assert reader.last_lines() == []
 
 
-@pytest.mark.parametrize("line", ["", "{", "x" * 10, "[" * 10_000, '{"a": 1}', '{"event": null}', "null", "{" * 100_000])
+@pytest.mark.parametrize(
+    "line", ["", "{", "x" * 10, "[" * 10_000, '{"a": 1}', '{"event": null}', "null", "{" * 100_000]
+)
 def test_a_line_without_an_event_has_none(line):
     assert event_in(line) is None
 
