@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klip_engine.errors import InputError
-from klip_engine.io.dicom_headers import FileHeader, pseudonym, read_header
+from klip_engine.io.dicom_headers import FileHeader, read_header
 from klip_engine.io.dicom_pixels import SliceReader, lossy_notice
 from klip_engine.io.dicom_sources import DicomFiles, find_dicom
 from klip_engine.io.dicomdir import ListedFile
@@ -19,7 +19,7 @@ from klip_engine.io.series_facts import Series, series_of
 from klip_engine.io.slice_stack import SliceStack, check_size, read_stack
 from klip_engine.volume import CTVolume
 
-__all__ = ["Study", "open_study", "pseudonym", "read_dicom"]
+__all__ = ["Study", "open_study", "read_dicom"]
 
 
 @dataclass(frozen=True)
