@@ -64,8 +64,12 @@ def results(tmp_path_factory, tiny_prior) -> Path:
 
 
 @pytest.fixture
-def mrml() -> Mrml:
-    return Mrml()
+def mrml():
+    """A scene; its logics go in the reverse order they came in: a slice view must not outlive the colours."""
+    mrml = Mrml()
+    yield mrml
+    while mrml._logics:
+        mrml._logics.pop()
 
 
 @pytest.fixture
@@ -128,6 +132,8 @@ def module(app):
     widget.parent.show()
     yield widget
     widget.cleanup()
+    widget.panel.ui.inputSelector.setMRMLScene(None)
+    widget.parent.hide()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:

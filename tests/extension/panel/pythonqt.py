@@ -161,14 +161,21 @@ class NodeComboBox(QComboBox):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._nodes: list[Any] = [None]
+        self._scene: Any = None
+        self._observations: list[int] = []
         self.addItem("None")
         self.currentIndexChanged.connect(lambda index: self.currentNodeChanged.emit(self.currentNode()))
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Offer the scalar volumes of a scene, now and later."""
+        """Offer the scalar volumes of a scene, now and later; None lets go of it."""
+        for tag in self._observations:
+            self._scene.RemoveObserver(tag)
+        self._observations.clear()
         self._scene = scene
+        if scene is None:
+            return
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            scene.AddObserver(event, lambda *_: self._offer())
+            self._observations.append(scene.AddObserver(event, lambda *_: self._offer()))
         self._offer()
 
     def currentNode(self) -> Any:

@@ -95,9 +95,11 @@ def test_cancelling_leaves_the_scene_and_the_disk_as_they_were(logic, ct, mrml, 
     assert left_in(temporary) == ["KLIP"]
 
 
-def test_the_real_engine_is_cancelled_within_moments(logic, ct, mrml, temporary, tiny_prior):
+def test_the_real_engine_is_cancelled_within_moments(logic, mrml, temporary, tiny_prior):
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ GEOMETRY.matrix
+    long = mrml.add_volume(np.repeat(ct_voxels(), 100, axis=0), to_ras, "long")
     before, told = mrml.identities(), []
-    run = logic.process(ct, prior=str(tiny_prior), steps=500, progress=told.append, failed=told.append)
+    run = logic.process(long, prior=str(tiny_prior), progress=told.append, failed=told.append, **QUICK)
     wait_for(lambda: told)
     engine = run._run._tree.pid
     run.cancel()
