@@ -20,6 +20,7 @@ from klip_engine.version import __version__
 FILES = [
     "findings.csv",
     "findings.json",
+    "klip-working.nrrd",
     "klip.nrrd",
     "reconstruction.nrrd",
     "regions.nrrd",
