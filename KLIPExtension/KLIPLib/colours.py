@@ -57,7 +57,9 @@ def fill_region_colours(
 
 
 def _reserve(colour_node: Any, count: int) -> None:
-    colour_node.SetTypeToUser()
+    description = colour_node.GetDescription()
+    colour_node.SetTypeToUser()  # which writes a description of its own
+    colour_node.SetDescription(description)
     colour_node.SetNumberOfColors(count)
     colour_node.GetLookupTable().SetRange(0, count - 1)
 

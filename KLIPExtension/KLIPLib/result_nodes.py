@@ -15,6 +15,8 @@ ROLE = "KLIP.Role"
 """Attribute of every node of a result: what it is there, a key of `CLASSES`."""
 FOLDER = "KLIP.ResultFolder"
 """Attribute of every node of a result: the folder the engine wrote."""
+DESCRIPTION = "KLIP.Description"
+"""Attribute of every node of a result: its description too, the notice and what computed it."""
 INPUT = "KLIP.Input"
 """Role of the node reference from every node of a result to the volume it was computed from."""
 
@@ -91,7 +93,7 @@ def undone_on_failure(result: ScanResult, undo: Callable[[ScanResult], None]) ->
 
 
 def add_node(result: ScanResult, role: str, name: str, facts: dict[str, str], input_node: Any) -> Any:
-    """Add the node of a role to the scene, with attributes and description (`facts`) in place before it is seen."""
+    """Add the node of a role to the scene, with its attributes (`facts`) in place before it is seen."""
     node = result.scene.CreateNodeByClass(CLASSES[role])
     node.UnRegister(None)  # the scene's factory hands over a reference of its own
     node.SetName(result.scene.GenerateUniqueName(name))
@@ -99,7 +101,7 @@ def add_node(result: ScanResult, role: str, name: str, facts: dict[str, str], in
         node.SetAttribute(attribute, value)
     for attribute, value in facts.items():
         node.SetAttribute(attribute, value)
-    node.SetDescription(facts.get("KLIP.Notice", ""))
+    node.SetDescription(facts[DESCRIPTION])
     if input_node is not None:
         node.SetNodeReferenceID(INPUT, input_node.GetID())
     result.nodes[role] = result.scene.AddNode(node)

@@ -13,7 +13,7 @@ from .display import hide
 from .geometry import LPS_RAS, Placement, placement
 from .hierarchy import add_folder, remove_items
 from .marking import mark
-from .result_nodes import CLASSES, ScanResult, add_node, find_results, remove_nodes, undone_on_failure
+from .result_nodes import CLASSES, DESCRIPTION, ScanResult, add_node, find_results, remove_nodes, undone_on_failure
 from .segments import make_surfaces, show_segmentation
 from .volumes import read_map, set_image, show_as_ct, show_as_heat_map, show_as_labels
 
@@ -98,12 +98,22 @@ def _fill(
     )
 
 
+def _description(document: dict[str, Any]) -> str:
+    """What the subject hierarchy and the Data module show for a node: the notice first, then what computed it."""
+    prior = document["prior"]
+    return (
+        f"{document['notice']} Computed by klip-engine {document['engine']} "
+        f"with the prior {prior['name']} ({prior['hash']})."
+    )
+
+
 def _facts(document: dict[str, Any], place: Placement) -> dict[str, str]:
     """Attributes of every node: what ran must be readable from what came out."""
     notices = list(document.get("notices", ()))
     if place.moved:
         notices.append("The volume was moved after the run: the results lie where it was.")
     return {
+        DESCRIPTION: _description(document),
         "KLIP.Notice": document["notice"],
         "KLIP.Notices": json.dumps(notices),
         "KLIP.Engine": document["engine"],

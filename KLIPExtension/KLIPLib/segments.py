@@ -44,8 +44,9 @@ def fill_segmentation(
 
 def show_segmentation(segmentation_node: Any, regions_node: Any) -> None:
     """On the grid of the label map; outlines on slices (the label map fills them), surfaces in 3D."""
-    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(regions_node)
     segmentation_node.SetAndObserveTransformNodeID(regions_node.GetTransformNodeID())
+    # After the transform: the geometry is kept relative to it.
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(regions_node)
     segmentation_node.CreateDefaultDisplayNodes()
     display = segmentation_node.GetDisplayNode()
     display.SetVisibility2DFill(False)

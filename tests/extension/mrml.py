@@ -65,12 +65,11 @@ class Mrml:
 
     def add_slice_view(self, name: str, orientation: str) -> Any:
         """A slice view without a window: its logic, which composites its layers on the CPU."""
-        self.scene.AddDefaultNode(slicer.vtkMRMLSliceNode())
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene)
         logic = slicer.vtkMRMLSliceLogic()
         logic.SetMRMLApplicationLogic(self.application)
         logic.SetMRMLScene(self.scene)
         node = logic.AddSliceNode(name)
-        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene)
         node.SetOrientation(orientation)
         self._logics.append(logic)
         return logic

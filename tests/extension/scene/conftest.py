@@ -68,8 +68,9 @@ def results(tmp_path_factory) -> Path:
     from KLIPLib.export_input import export_input
 
     folder = tmp_path_factory.mktemp("klip")
-    export_input(oblique_scan(Mrml()), folder / "input.nrrd")
+    mrml = Mrml()
+    export_input(oblique_scan(mrml), folder / "input.nrrd")
     prior = save_wiener_prior(folder / "wiener", WorkingGrid((48, 56), 8.0, 8.0))
-    settings = replace(WIDE_BLOCKS, sampling=replace(WIDE_BLOCKS.sampling, steps=4), false_alarms=0.05)
+    settings = replace(WIDE_BLOCKS, sampling=replace(WIDE_BLOCKS.sampling, steps=4), false_alarms=0.1)
     write_results(detect(read_ct(folder / "input.nrrd"), prior, settings), folder / "out")
     return folder / "out"
