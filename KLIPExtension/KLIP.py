@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from KLIPLib.command import DEFAULT_RATE, RunSettings, engine_home
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -18,8 +19,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-from KLIPLib.command import DEFAULT_RATE, RunSettings, engine_home
 
 if str(engine_home()) not in sys.path:
     sys.path.append(str(engine_home()))  # a source checkout: klip_engine lies above the module, not beside it
@@ -57,8 +56,9 @@ class KLIPWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
-        from klip_engine.detection import NOTICE
         from KLIPLib.panel import Panel
+
+        from klip_engine.detection import NOTICE
 
         widget = slicer.util.loadUI(self.resourcePath("UI/KLIP.ui"))
         self.layout.addWidget(widget)

@@ -1,7 +1,7 @@
 """Pictures of the module's panel for the documentation: docs/images/panel-{idle,running,results}.png.
 
-The panel is the real one (KLIP.ui, KLIPLib) on a real MRML scene, with the embedded CT and the real engine; its widgets
-are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different.
+The panel is the real one (KLIP.ui, KLIPLib) on a real MRML scene, with the embedded CT and the real engine; its
+widgets are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different.
 
     QT_QPA_PLATFORM=offscreen python -m benchmarks.panel_pictures
 """

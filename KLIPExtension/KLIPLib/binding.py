@@ -36,12 +36,14 @@ def number(parameter: str, widget: Any) -> Binding:
 
 def path(parameter: str, widget: Any) -> Binding:
     """A ctkPathLineEdit for a text; empty stays empty."""
-    return Binding(parameter, lambda: str(widget.currentPath).strip(), widget.setCurrentPath, widget.currentPathChanged)
+    return Binding(
+        parameter, lambda: str(widget.currentPath).strip(), widget.setCurrentPath, widget.currentPathChanged
+    )
 
 
 def node(parameter: str, widget: Any) -> Binding:
     """A node selector."""
-    return Binding(parameter, lambda: widget.currentNode(), widget.setCurrentNode, widget.currentNodeChanged)
+    return Binding(parameter, widget.currentNode, widget.setCurrentNode, widget.currentNodeChanged)
 
 
 def choice(parameter: str, widget: Any, choices: Choices) -> Binding:
@@ -116,5 +118,3 @@ class Bound:
                     one.write(value)
         finally:
             self._writing = False
-
-

@@ -28,8 +28,8 @@ class Host:
     files; make_ticker: timers of its event loop; process_events: keeps it responsive while a caller waits;
     ensure_dependencies: asks the user and installs what the engine lacks in `python`, raises RuntimeError with a
     sentence when it stays lacking; show_chart: (chart node, callback(series node ID, point number)) shows a plot;
-    open_file: in the program the user has for it; dicom_files: paths of the files of SOP Instance UIDs in the DICOM database; add_dicom: takes the files of a
-    folder into it.
+    open_file: in the program the user has for it; dicom_files: paths of the files of SOP Instance UIDs in the DICOM
+    database; add_dicom: takes the files of a folder into it.
     """
 
     scene: Any

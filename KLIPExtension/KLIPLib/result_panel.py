@@ -120,7 +120,7 @@ class ResultPanel:
         self._parameters.resultKey = ""  # the panel follows
 
     def _find(self) -> None:
-        """The result of the parameters' key, if it is in the scene: it may have been read or removed with others."""
+        """The result of the parameters' key, if it is in the scene: it may be new or gone."""
         key = self._parameters.resultKey if self._parameters is not None else ""
         scene = self._detector.host.scene
         if self.result is not None and self.result.key == key and scene.IsNodePresent(self.result.regions):

@@ -1,7 +1,7 @@
 """One run of the engine beside Slicer: started, watched from a timer, cancelled, and cleared away.
 
-No threads and no signals of Qt: `advance` looks at what the engine has printed since the last look, whoever calls it
-(a timer of the application, or a loop that waits).
+No threads and no signals of Qt: `advance` looks at what the engine has printed since the last look, whoever calls
+it (a timer of the application, or a loop that waits).
 """
 
 from __future__ import annotations

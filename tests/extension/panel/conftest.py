@@ -152,6 +152,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(pids: str) -> None:
+    """Processes, by their numbers, have ended; the kernel may take a moment with those that are nobody's child."""
+    until = time.monotonic() + 2
+    while any(alive(int(pid)) for pid in pids.split()):
+        assert time.monotonic() < until, "a process is still there"
+        time.sleep(0.01)
+
+
 def left_in(folder: Path) -> list[str]:
     """Files and folders below a folder, by their path in it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("PySide6", reason="needs PySide6: pip install 'klip-engine[extension-test]'")
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 _GETTERS = {"checked": "isChecked", "enabled": "isEnabled", "visible": "isVisible"}
 _EVERYWHERE = ("enabled", "visible", "toolTip")
@@ -21,8 +21,7 @@ def in_pythonqt_manner(base: type, *names: str) -> type:
     """A subclass whose Qt properties are attributes, as PythonQt has them."""
 
     def reader(name: str) -> property:
-        getter = getattr(base, _GETTERS.get(name, name))
-        return property(lambda self: getter(self))
+        return property(getattr(base, _GETTERS.get(name, name)))
 
     return type(base.__name__, (base,), {name: reader(name) for name in (*_EVERYWHERE, *names)})
 
@@ -242,8 +241,6 @@ def by_name(widget: Any) -> Any:
     """What `slicer.util.childWidgetVariables` returns."""
     named = {child.objectName(): child for child in widget.findChildren(QtWidgets.QWidget) if child.objectName()}
     return types.SimpleNamespace(**named)
-
-
 
 
 def _qt_name(name: str) -> Any:

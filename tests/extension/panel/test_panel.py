@@ -15,7 +15,7 @@ from PySide6 import QtCore, QtTest
 from klip_engine.detection import NOTICE
 from klip_engine.saved import open_results
 from tests.extension.mrml import array_of, slicer
-from tests.extension.panel.conftest import QUICK, alive, left_in, wait_for
+from tests.extension.panel.conftest import QUICK, gone, left_in, wait_for
 
 
 @pytest.fixture
@@ -120,7 +120,9 @@ def test_apply_says_why_it_cannot(ui, ct, mrml, tmp_path):
 
 def test_what_is_set_is_what_the_engine_is_told(module, ui, ct, monkeypatch):
     told = []
-    monkeypatch.setattr(module.logic.detector, "detect", lambda source, settings, **more: told.append((source, settings, more)))
+    monkeypatch.setattr(
+        module.logic.detector, "detect", lambda source, settings, **more: told.append((source, settings, more))
+    )
     ui.inputSelector.setCurrentNode(ct)
     ui.rateSlider.setValue(3)
     ui.presetBox.setCurrentIndex(2)
@@ -161,7 +163,7 @@ def test_cancel_leaves_everything_as_it_was(module, ui, ct, mrml, slicer_python,
     assert ui.statusLabel.text == "The run was cancelled; the scene is as it was."
     assert not ui.showLogButton.visible
     assert mrml.identities() == before
-    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    gone((tmp_path / "pids").read_text())
     assert left_in(temporary) == ["KLIP"]
     assert ui.applyButton.enabled
 
@@ -296,7 +298,9 @@ def test_a_removed_result_leaves_the_scene_and_the_panel(module, ui, ct, mrml, v
     assert not ui.resultsButton.enabled
 
 
-def test_closing_the_scene_during_a_run_ends_it(module, ui, ct, mrml, slicer_python, temporary, tmp_path, monkeypatch):
+def test_closing_the_scene_during_a_run_ends_it(
+    module, ui, ct, mrml, slicer_python, temporary, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
     slicer_python("tree")
     ui.inputSelector.setCurrentNode(ct)
@@ -305,7 +309,7 @@ def test_closing_the_scene_during_a_run_ends_it(module, ui, ct, mrml, slicer_pyt
     wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
     mrml.scene.Clear(False)
     assert not module.panel.runs.running
-    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    gone((tmp_path / "pids").read_text())
     assert left_in(temporary) == ["KLIP"]
     assert ui.reasonLabel.text == "Load a CT and choose its volume as input."
     assert ui.rateSlider.value == 5  # a new scene, a new default
