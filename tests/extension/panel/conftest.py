@@ -24,7 +24,7 @@ from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.volume import CTVolume, Geometry, WorkingGrid
 from tests.conftest import save_wiener_prior, torso
-from tests.extension.mrml import Mrml
+from tests.extension.mrml import Mrml, slicer
 from tests.extension.panel import slicer_app
 from tests.pipeline.conftest import WIDE_BLOCKS
 
@@ -118,7 +118,7 @@ def logic(app):
 
     logic = KLIP.KLIPLogic()
     yield logic
-    logic.detector.close()
+    logic.cleanup()
 
 
 @pytest.fixture
@@ -134,6 +134,30 @@ def module(app):
     widget.cleanup()
     widget.panel.ui.inputSelector.setMRMLScene(None)
     widget.parent.hide()
+
+
+@pytest.fixture
+def ui(module):
+    return module.panel.ui
+
+
+@pytest.fixture
+def views(mrml):
+    """Red, Yellow, Green: views that show layers and jump."""
+    orientations = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(mrml.scene)
+    return {name: mrml.add_slice_view(name, how) for name, how in orientations.items()}
+
+
+@pytest.fixture
+def finished(module, ui, ct, views, slicer_python, results):
+    """A run that has brought its result."""
+    slicer_python("copy", results)
+    ui.inputSelector.setCurrentNode(ct)
+    ui.applyButton.click()
+    wait_for(lambda: not module.panel.runs.running)
+    assert module.panel.results.result is not None, ui.statusLabel.text
+    return module.panel.results.result
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
