@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from KLIPLib.command import DEFAULT_RATE, RunSettings, engine_home
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -18,8 +19,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-from KLIPLib.command import DEFAULT_RATE, RunSettings, engine_home
 
 if str(engine_home()) not in sys.path:
     sys.path.append(str(engine_home()))  # a source checkout: klip_engine lies above the module, not beside it
@@ -57,19 +56,23 @@ class KLIPWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Called once, when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
-        from klip_engine.detection import NOTICE
+        import ctk
         from KLIPLib.panel import Panel
+
+        from klip_engine.detection import NOTICE
 
         widget = slicer.util.loadUI(self.resourcePath("UI/KLIP.ui"))
         self.layout.addWidget(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = KLIPLogic()
-        self.panel = Panel(slicer.util.childWidgetVariables(widget), self.logic.detector, NOTICE)
+        ui = slicer.util.childWidgetVariables(widget)
+        for edit in (ui.priorFolderEdit, ui.resultsFolderEdit):
+            edit.filters = ctk.ctkPathLineEdit.Dirs
+        self.panel = Panel(ui, self.logic.detector, NOTICE)
         scene = slicer.vtkMRMLScene
         self.addObserver(slicer.mrmlScene, scene.StartCloseEvent, self.onSceneLeaves)
         self.addObserver(slicer.mrmlScene, scene.EndCloseEvent, self.onSceneComes)
         self.addObserver(slicer.mrmlScene, scene.EndImportEvent, self.onSceneComes)
-        slicer.app.aboutToQuit.connect(self.logic.detector.end_all)
         self.onSceneComes()
 
     def enter(self) -> None:
@@ -78,10 +81,9 @@ class KLIPWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Called when the module is reloaded or Slicer ends."""
-        slicer.app.aboutToQuit.disconnect(self.logic.detector.end_all)
         self.removeObservers()
         self.panel.close()
-        self.logic.detector.close()
+        self.logic.cleanup()
 
     def onSceneLeaves(self, caller: Any = None, event: str = "") -> None:
         """The scene is about to be closed: what runs for it ends first."""
@@ -102,6 +104,12 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
         from KLIPLib.slicer_host import slicer_host
 
         self.detector = Detector(slicer_host())
+        slicer.app.aboutToQuit.connect(self.detector.end_all)
+
+    def cleanup(self) -> None:
+        """End what runs; this logic is used no more."""
+        slicer.app.aboutToQuit.disconnect(self.detector.end_all)
+        self.detector.close()
 
     def getParameterNode(self) -> Any:
         """The parameters of the scene, typed."""

@@ -1,7 +1,7 @@
 """Pictures of the module's panel for the documentation: docs/images/panel-{idle,running,results}.png.
 
-The panel is the real one (KLIP.ui, KLIPLib) on a real MRML scene, with the embedded CT and the real engine; its widgets
-are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different.
+The panel is the real one (KLIP.ui, KLIPLib) on a real MRML scene, with the embedded CT and the real engine; its
+widgets are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different.
 
     QT_QPA_PLATFORM=offscreen python -m benchmarks.panel_pictures
 """
@@ -51,28 +51,30 @@ def main() -> None:
         widget.panel.ui.inputSelector.setCurrentNode(
             mrml.add_volume(sitk.GetArrayFromImage(image), to_ras, "Demo CT")
         )
-        take(widget, "panel-idle", 560)
+        take(widget, "panel-idle")
         widget.panel.ui.applyButton.click()
         run = widget.panel.runs.run
         while run.running and widget.panel.ui.progressBar.value < 450:
             QtTest.QTest.qWait(50)
         QtTest.QTest.qWait(600)
         widget.panel.ui.logButton.setProperty("collapsed", False)
-        take(widget, "panel-running", 740)
+        take(widget, "panel-running")
         widget.panel.ui.logButton.setProperty("collapsed", True)
         while run.running:
             QtTest.QTest.qWait(50)
         if run.error:
             raise run.error
-        take(widget, "panel-results", 860)
+        take(widget, "panel-results")
         widget.cleanup()
 
 
-def take(widget, name: str, height: int) -> None:
+def take(widget, name: str) -> None:
     """The panel as it is, at twice the pixels."""
     window = widget.parent
     window.show()
-    window.resize(WIDTH, height)
+    window.resize(WIDTH, 100)
+    QtTest.QTest.qWait(100)
+    window.resize(WIDTH, max(window.minimumSizeHint().height(), window.layout().totalHeightForWidth(WIDTH)))
     QtTest.QTest.qWait(100)
     picture = QtGui.QPixmap(2 * window.size())
     picture.setDevicePixelRatio(2)

@@ -43,7 +43,7 @@ def path(parameter: str, widget: Any) -> Binding:
 
 def node(parameter: str, widget: Any) -> Binding:
     """A node selector."""
-    return Binding(parameter, lambda: widget.currentNode(), widget.setCurrentNode, widget.currentNodeChanged)
+    return Binding(parameter, widget.currentNode, widget.setCurrentNode, widget.currentNodeChanged)
 
 
 def choice(parameter: str, widget: Any, choices: Choices) -> Binding:

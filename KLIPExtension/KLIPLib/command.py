@@ -44,9 +44,13 @@ def detect_command(python: Path, source: Path, out: Path, settings: RunSettings)
     return [*command, "--progress", "json"]
 
 
-def export_command(python: Path, results: Path, sources: Path, out: Path) -> list[str]:
-    """`klip-engine export`: results as DICOM objects; sources: a text file that lists the files of the series."""
-    return [*_engine(python, "export", results, "-o", out), "--source", str(sources), "--progress", "json"]
+def export_command(python: Path, results: Path, sources: Path, out: Path, false_alarms: float) -> list[str]:
+    """`klip-engine export`: the findings at a rate of false alarms as DICOM SEG.
+
+    sources: a text file that lists the files of the series, a path a line.
+    """
+    command = _engine(python, "export", results, "-o", out, "--source", sources, "--objects", "seg")
+    return [*command, "--false-alarms", str(false_alarms), "--progress", "json"]
 
 
 def engine_home(library: Path | None = None) -> Path:

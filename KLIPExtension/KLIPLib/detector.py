@@ -1,4 +1,4 @@
-"""Starts detections and keeps track of them: each in a process and a folder of its own, all ended with the scene."""
+"""Starts detections and keeps track of them: each in its own process and folder, all ended with the scene."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from .command import export_command
 from .host import Engine, Host
+from .marking import FALSE_ALARMS
 from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
 from .runner import EngineRun
 
@@ -53,12 +54,13 @@ class DicomExport:
         files = host.dicom_files(result.input_node.GetAttribute(INSTANCES).split())
         if not files:
             raise RuntimeError(_("The DICOM database does not know the files of this volume any more."))
+        rate = float(result.regions.GetAttribute(FALSE_ALARMS))  # what is seen, not what the run was told
         host.temporary_folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="klip-dicom-", dir=host.temporary_folder))
         sources = self._folder / "sources.txt"
         sources.write_text("\n".join(files) + "\n", encoding="utf-8")
         self._run = EngineRun(
-            export_command(engine.python, result.folder, sources, self._folder / "dicom"),
+            export_command(engine.python, result.folder, sources, self._folder / "dicom", rate),
             self._folder,
             engine.environment,
             make_ticker=host.make_ticker,

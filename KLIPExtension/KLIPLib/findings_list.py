@@ -21,6 +21,7 @@ class FindingsList:
         headers = [_("Finding"), _("p-value"), _("Score"), _("Volume (ml)"), _("Slices")]
         widget.setColumnCount(len(headers))
         widget.setHorizontalHeaderLabels(headers)
+        widget.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         widget.cellClicked.connect(self._clicked)
         widget.currentCellChanged.connect(self._moved)
 

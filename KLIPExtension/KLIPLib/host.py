@@ -28,8 +28,8 @@ class Host:
     files; make_ticker: timers of its event loop; process_events: keeps it responsive while a caller waits;
     ensure_dependencies: asks the user and installs what the engine lacks in `python`, raises RuntimeError with a
     sentence when it stays lacking; show_chart: (chart node, callback(series node ID, point number)) shows a plot;
-    dicom_files: paths of the files of SOP Instance UIDs in the DICOM database; add_dicom: takes the files of a
-    folder into it.
+    open_file: in the program the user has for it; dicom_files: paths of the files of SOP Instance UIDs in the DICOM
+    database; add_dicom: takes the files of a folder into it.
     """
 
     scene: Any
@@ -41,6 +41,7 @@ class Host:
     process_events: Callable[[], None]
     ensure_dependencies: Callable[[], None]
     show_chart: Callable[[Any, Callable[[str, int], None]], None]
+    open_file: Callable[[Path], None]
     dicom_files: Callable[[list[str]], list[str]]
     add_dicom: Callable[[Path], None]
 

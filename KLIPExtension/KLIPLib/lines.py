@@ -90,6 +90,12 @@ def progress_in(event: dict[str, Any]) -> Progress | None:
     )
 
 
+def event_words(event: dict[str, Any]) -> str:
+    """An event as a line of the log."""
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in event.items() if name != "event")
+    return f"{event['event']}: {facts}"
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

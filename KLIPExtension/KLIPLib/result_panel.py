@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -32,7 +34,12 @@ class ResultPanel:
         ui.curveButton.clicked.connect(self.show_curve)
         ui.showButton.clicked.connect(self.show_in_views)
         ui.exportButton.clicked.connect(self.export_dicom)
+        ui.reportButton.clicked.connect(self.open_report)
         ui.removeButton.clicked.connect(self.remove)
+
+    @property
+    def _report(self) -> Path:
+        return self.result.folder / "report.html"
 
     def set_parameters(self, parameters: Any) -> None:
         """Find the result that the parameters of a scene name."""
@@ -45,7 +52,7 @@ class ResultPanel:
         self.result = result
         self._shown = {"falseAlarms": _rate_of(result)}
         self._parameters.resultKey = result.key
-        self._findings.show(result)
+        self._present()
         self.show_in_views()
 
     def update(self) -> None:
@@ -55,13 +62,12 @@ class ResultPanel:
             self._find()
             self.ui.rateLabel.setText(rate_words(parameters.falseAlarms))
         self.ui.resultsButton.setEnabled(self.result is not None)
-        self.ui.exportButton.setEnabled(not why_no_export(self.result))
-        self.ui.exportButton.setToolTip(
-            why_no_export(self.result) or _("Write the findings as a DICOM segmentation of this series.")
-        )
+        self.ui.reportButton.setEnabled(self.result is not None and self._report.is_file())
+        reason = why_no_export(self.result)
+        self.ui.exportButton.setEnabled(not reason)
+        self.ui.exportButton.setToolTip(reason or _("Write the findings as a DICOM segmentation of this series."))
         if self.result is None or parameters is None:
-            self.ui.findingsLabel.setText(_("No result yet."))
-            self.ui.rateNoteLabel.setText("")
+            self._note("")
             return
         if self._changed("falseAlarms"):
             self._mark_again()
@@ -83,7 +89,6 @@ class ResultPanel:
             overlay_opacity=self._parameters.overlayOpacity,
         )
         self._shown |= {name: getattr(self._parameters, name) for name in ("heatMap", "overlayOpacity")}
-        self._count()
 
     def show_curve(self, *_arguments: Any) -> None:
         """Show the slice-score curve in a plot view; a click on a point jumps there."""
@@ -91,7 +96,7 @@ class ResultPanel:
 
     def export_dicom(self, *_arguments: Any) -> None:
         """Export the findings to the DICOM database; how it went is said below the buttons."""
-        say = self.ui.exportLabel.setText
+        say = self._say_export
         say(_("Writing DICOM…"))
         try:
             self._detector.export_dicom(
@@ -103,24 +108,37 @@ class ResultPanel:
         except (RuntimeError, OSError) as error:
             say(str(error))
 
+    def open_report(self, *_arguments: Any) -> None:
+        """Open the engine's report."""
+        self._detector.host.open_file(self._report)
+
     def remove(self, *_arguments: Any) -> None:
         """Take the result out of the scene."""
         remove_results(self.result)
         self.result = None
-        self._findings.show(None)
+        self._present()
         self._parameters.resultKey = ""  # the panel follows
 
     def _find(self) -> None:
-        """The result of the parameters' key, if it is in the scene: it may have been read or removed with others."""
+        """The result of the parameters' key, if it is in the scene: it may be new or gone."""
         key = self._parameters.resultKey if self._parameters is not None else ""
         scene = self._detector.host.scene
         if self.result is not None and self.result.key == key and scene.IsNodePresent(self.result.regions):
             return
         results = find_results(scene) if key else []
         self.result = next((one for one in results if one.key == key), None)
-        self._findings.show(self.result)
+        self._present()
         if self.result is not None:
-            self._shown["falseAlarms"] = _rate_of(self.result)
+            self._shown |= {"falseAlarms": _rate_of(self.result), "heatMap": None, "overlayOpacity": None}
+
+    def _present(self) -> None:
+        """Fill the panel with the result, or empty it."""
+        self._findings.show(self.result)
+        self.ui.resultsButton.setProperty("collapsed", self.result is None)
+        self._say_export("")
+        notices = json.loads(self.result.regions.GetAttribute("KLIP.Notices") or "[]") if self.result else []
+        _set_text(self.ui.resultNoticesLabel, "\n".join(notices))
+        if self.result is not None:
             self._count()
 
     def _mark_again(self) -> None:
@@ -129,14 +147,18 @@ class ResultPanel:
             self._findings.show(self.result)
             self._count()
         except Exception as error:
-            self.ui.rateNoteLabel.setText(
-                _("Counts for the next run; this result stays as it is: {reason}.").format(reason=error)
-            )
+            self._note(_("Counts for the next run; this result stays as it is: {reason}.").format(reason=error))
 
     def _count(self) -> None:
         table = self.result.findings.GetTable()
         self.ui.findingsLabel.setText(findings_words(table.GetNumberOfRows()))
-        self.ui.rateNoteLabel.setText("")
+        self._note("")
+
+    def _note(self, text: str) -> None:
+        _set_text(self.ui.rateNoteLabel, text)
+
+    def _say_export(self, text: str) -> None:
+        _set_text(self.ui.exportLabel, text)
 
     def _changed(self, name: str) -> bool:
         value = getattr(self._parameters, name)
@@ -157,3 +179,9 @@ class ResultPanel:
 def _rate_of(result: Any) -> float:
     """The rate of false alarms a result is marked at."""
     return float(result.regions.GetAttribute(FALSE_ALARMS))
+
+
+def _set_text(label: Any, text: str) -> None:
+    """Without a text a label takes no room."""
+    label.setText(text)
+    label.setVisible(bool(text))

@@ -28,6 +28,7 @@ class RunPanel:
         self.run: Any = None
         self._progress: Progress | None = None
         self._told = 0.0
+        self._stopping = False
         self._clock: Any = None
         ui.progressBar.setVisible(False)
         ui.statusLabel.setVisible(False)
@@ -42,7 +43,7 @@ class RunPanel:
     def start(self, source: Any, settings: RunSettings, **where: Any) -> None:
         """Start a run; where: `python` and `results_folder` of `Detector.detect`. Errors are shown, not raised."""
         self.ui.logText.clear()
-        self._progress = None
+        self._progress, self._stopping = None, False
         try:
             self.run = self._detector.detect(
                 source,
@@ -65,6 +66,7 @@ class RunPanel:
     def cancel(self, *_arguments: Any) -> None:
         """Stop the run."""
         if self.running:
+            self._stopping = True
             self.run.cancel()
             self.ui.cancelButton.setEnabled(False)
             self._say(_("Stopping…"))
@@ -81,7 +83,7 @@ class RunPanel:
         self._show_time()
 
     def _show_time(self) -> None:
-        if self.running and self.ui.cancelButton.enabled:
+        if self.running and not self._stopping:
             self._say(status_words(self._progress, self.run.elapsed_s, time.monotonic() - self._told))
 
     def _show_log(self, lines: list[str]) -> None:

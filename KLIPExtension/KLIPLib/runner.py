@@ -1,7 +1,7 @@
 """One run of the engine beside Slicer: started, watched from a timer, cancelled, and cleared away.
 
-No threads and no signals of Qt: `advance` looks at what the engine has printed since the last look, whoever calls it
-(a timer of the application, or a loop that waits).
+No threads and no signals of Qt: `advance` looks at what the engine has printed since the last look, whoever calls
+it (a timer of the application, or a loop that waits).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .command import shown
-from .lines import GrowingFile, Progress, event_in, progress_in
+from .lines import GrowingFile, Progress, event_in, event_words, progress_in
 from .outcome import CANCELLED, End, Outcome, failure_sentence
 from .process import ProcessTree
 
@@ -64,6 +64,7 @@ class EngineRun:
         self._asked_to_stop: float | None = None
         self._tree: ProcessTree | None = None
         self._refused = ""
+        self._looking = False
         self._note([shown(command)])
         try:
             self._tree = ProcessTree(command, folder, environment, folder / "stdout.txt", folder / "stderr.txt")
@@ -102,8 +103,15 @@ class EngineRun:
 
     def advance(self) -> None:
         """Look at what is new; called by the ticker."""
-        if not self.running:
+        if not self.running or self._looking:
             return
+        self._looking = True  # what is told may let the event loop run, and with it the ticker
+        try:
+            self._look()
+        finally:
+            self._looking = False
+
+    def _look(self) -> None:
         if self._tree is None:
             self._end(Outcome(End.FAILED, self._refused))
             return
@@ -127,7 +135,7 @@ class EngineRun:
             newest = progress_in(event) or newest
             if event["event"] != "progress":
                 self._last[event["event"]] = event
-                lines.append(line)
+                lines.append(event_words(event))
         self._errors.extend(errors)
         self._note([line for line in (*errors, *lines) if line.strip()])
         if newest is not None and self._progress is not None and self._asked_to_stop is None:

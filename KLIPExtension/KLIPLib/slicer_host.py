@@ -26,6 +26,7 @@ def slicer_host() -> Host:
         process_events=slicer.app.processEvents,
         ensure_dependencies=_ensure_dependencies,
         show_chart=_show_chart,
+        open_file=lambda path: qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path))),
         dicom_files=_dicom_files,
         add_dicom=_add_dicom,
     )

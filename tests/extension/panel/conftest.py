@@ -24,7 +24,7 @@ from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.volume import CTVolume, Geometry, WorkingGrid
 from tests.conftest import save_wiener_prior, torso
-from tests.extension.mrml import Mrml
+from tests.extension.mrml import Mrml, slicer
 from tests.extension.panel import slicer_app
 from tests.pipeline.conftest import WIDE_BLOCKS
 
@@ -64,8 +64,12 @@ def results(tmp_path_factory, tiny_prior) -> Path:
 
 
 @pytest.fixture
-def mrml() -> Mrml:
-    return Mrml()
+def mrml():
+    """A scene; its logics go in the reverse order they came in: a slice view must not outlive the colours."""
+    mrml = Mrml()
+    yield mrml
+    while mrml._logics:
+        mrml._logics.pop()
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def logic(app):
 
     logic = KLIP.KLIPLogic()
     yield logic
-    logic.detector.close()
+    logic.cleanup()
 
 
 @pytest.fixture
@@ -128,6 +132,32 @@ def module(app):
     widget.parent.show()
     yield widget
     widget.cleanup()
+    widget.panel.ui.inputSelector.setMRMLScene(None)
+    widget.parent.hide()
+
+
+@pytest.fixture
+def ui(module):
+    return module.panel.ui
+
+
+@pytest.fixture
+def views(mrml):
+    """Red, Yellow, Green: views that show layers and jump."""
+    orientations = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(mrml.scene)
+    return {name: mrml.add_slice_view(name, how) for name, how in orientations.items()}
+
+
+@pytest.fixture
+def finished(module, ui, ct, views, slicer_python, results):
+    """A run that has brought its result."""
+    slicer_python("copy", results)
+    ui.inputSelector.setCurrentNode(ct)
+    ui.applyButton.click()
+    wait_for(lambda: not module.panel.runs.running)
+    assert module.panel.results.result is not None, ui.statusLabel.text
+    return module.panel.results.result
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -144,6 +174,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def gone(pids: str) -> None:
+    """Processes, by their numbers, have ended; the kernel may take a moment with those that are nobody's child."""
+    until = time.monotonic() + 2
+    while any(alive(int(pid)) for pid in pids.split()):
+        assert time.monotonic() < until, "a process is still there"
+        time.sleep(0.01)
 
 
 def left_in(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""A program in the engine's place that misbehaves on request: `fake_engine.py WHAT RESULTS -m klip_engine detect ...`.
+"""A program in the engine's place that misbehaves: `fake_engine.py WHAT RESULTS -m klip_engine detect ...`.
 
-WHAT: what it does, see `main`; RESULTS: a complete folder of results that `done` copies to where they are asked for.
+WHAT: what it does, see `main`; RESULTS: a complete folder of results, which `done` copies to where it is asked to.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("PySide6", reason="needs PySide6: pip install 'klip-engine[extension-test]'")
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 _GETTERS = {"checked": "isChecked", "enabled": "isEnabled", "visible": "isVisible"}
 _EVERYWHERE = ("enabled", "visible", "toolTip")
@@ -21,8 +21,7 @@ def in_pythonqt_manner(base: type, *names: str) -> type:
     """A subclass whose Qt properties are attributes, as PythonQt has them."""
 
     def reader(name: str) -> property:
-        getter = getattr(base, _GETTERS.get(name, name))
-        return property(lambda self: getter(self))
+        return property(getattr(base, _GETTERS.get(name, name)))
 
     return type(base.__name__, (base,), {name: reader(name) for name in (*_EVERYWHERE, *names)})
 
@@ -161,14 +160,21 @@ class NodeComboBox(QComboBox):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._nodes: list[Any] = [None]
+        self._scene: Any = None
+        self._observations: list[int] = []
         self.addItem("None")
         self.currentIndexChanged.connect(lambda index: self.currentNodeChanged.emit(self.currentNode()))
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Offer the scalar volumes of a scene, now and later."""
+        """Offer the scalar volumes of a scene, now and later; None lets go of it."""
+        for tag in self._observations:
+            self._scene.RemoveObserver(tag)
+        self._observations.clear()
         self._scene = scene
+        if scene is None:
+            return
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            scene.AddObserver(event, lambda *_: self._offer())
+            self._observations.append(scene.AddObserver(event, lambda *_: self._offer()))
         self._offer()
 
     def currentNode(self) -> Any:

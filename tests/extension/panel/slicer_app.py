@@ -1,4 +1,4 @@
-"""Stand-ins for what slicer-core lacks of the application: the modules and attributes that KLIP.py imports and asks.
+"""Stand-ins for what slicer-core lacks of the application: the modules and attributes KLIP.py asks for.
 
 The scene, its nodes and its logics are real (tests/extension/mrml.py).
 """
