@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -57,6 +58,14 @@ class Finding:
     centroid_lps_mm: tuple[float, float, float]
     volume_ml: float
     slice_range: tuple[int, int]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Finding:
+        """A finding from its entry in findings.json; raises KeyError or TypeError where that is none."""
+        (x, y, z), (first, last) = values["centroid_lps_mm"], values["slice_range"]
+        return Finding(
+            values["label"], values["score"], values["p_value"], (x, y, z), values["volume_ml"], (first, last)
+        )
 
 
 @dataclass(frozen=True)

@@ -39,17 +39,7 @@ class SavedResults:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings as they were written."""
-        return tuple(
-            Finding(
-                one["label"],
-                one["score"],
-                one["p_value"],
-                tuple(one["centroid_lps_mm"]),
-                one["volume_ml"],
-                tuple(one["slice_range"]),
-            )
-            for one in self.document["findings"]
-        )
+        return tuple(Finding.from_dict(one) for one in self.document["findings"])
 
     @property
     def finest_rate(self) -> float:

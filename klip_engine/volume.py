@@ -117,6 +117,11 @@ class CTVolume:
         return CTVolume(sitk.GetArrayFromImage(image).astype(np.float32, copy=False), Geometry.of(image))
 
 
+def slice_means(hu: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Mean of each slice of HU [z, y, x], summed in double precision."""
+    return np.asarray([plane.mean(dtype=np.float64) for plane in hu])
+
+
 @dataclass(frozen=True)
 class WorkingGrid:
     """The axial grid a prior was trained on; millimetres, so that it means the same for every scanner.

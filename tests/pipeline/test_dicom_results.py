@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from klip_engine.detection import NOTICE
+from klip_engine.io import read_ct
 from klip_engine.volume import Geometry
 from tests.conftest import run_cli, torso
 from tests.io.dicom_files import straight_positions, write_series
@@ -145,11 +146,24 @@ def test_export_refuses_what_does_not_belong_together(capsys, detect, series, tm
     assert "there is no DICOM object 'xyz'" in refusal(out, "--source", series, "--objects", "xyz")
 
 
-def test_results_of_a_volume_file_cannot_be_exported(capsys, detect, series, tmp_path):
-    out = detect("out")
-    document = json.loads((out / "findings.json").read_text())
-    del document["input"]["series"]
-    (out / "findings.json").write_text(json.dumps(document))
-    code, _, error = run_cli(capsys, "export", out, "-o", tmp_path / "x", "--source", series, "--progress", "none")
+def test_results_of_a_volume_file_refer_to_the_series_it_came_from_and_to_no_other(capsys, prior, series, tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(WIDE_BLOCKS.to_dict()))
+    volume = read_ct(series).volume
+    file, out = tmp_path / "volume.nrrd", tmp_path / "out"
+    sitk.WriteImage(volume.geometry.image(volume.hu.astype(np.int16)), file)
+    quiet = ["--progress", "none"]
+    code, _, error = run_cli(capsys, "detect", file, "-o", out, "--prior", prior, "--settings", settings, *quiet)
+    assert code == 0, error
+    code, _, error = run_cli(capsys, "export", out, "-o", tmp_path / "x", "--source", series, *quiet)
+    assert code == 0, error
+    segmentation = pydicom.dcmread(tmp_path / "x" / "seg.dcm")
+    assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES
+    other = tmp_path / "other"  # the same patient's grid, one slice 1 HU brighter
+    hu = volume.hu.copy()
+    hu[1] += 1
+    write_series(other, hu, straight_positions(4, 5.0, AXIAL), pixel_mm=(4.0, 4.0), edit=complete_header)
+    code, _, error = run_cli(capsys, "export", out, "-o", tmp_path / "y", "--source", other, *quiet)
     assert code == 3
-    assert "was not DICOM" in error
+    assert "does not hold the same HU" in error
+    assert not (tmp_path / "y").exists()

@@ -23,11 +23,12 @@ from klip_engine.io.dicom_results.objects import ALL, DicomObject
 from klip_engine.io.dicom_results.parametric_map import parametric_map
 from klip_engine.io.dicom_results.secondary_capture import secondary_capture
 from klip_engine.io.dicom_results.segmentation import label_map, segmentation
-from klip_engine.io.dicom_results.source import read_source
+from klip_engine.io.dicom_results.source import SourceSeries, read_source
 from klip_engine.io.dicom_results.structured_report import structured_report
 from klip_engine.io.dicom_results.uids import result_uids
 from klip_engine.io.dicom_results.written import WrittenResults, read_written
 from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
+from klip_engine.volume import slice_means
 
 _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {
     DicomObject.SEG: segmentation,
@@ -80,17 +81,16 @@ def marked_again(
     return replace(results, document=document, regions=regions, findings=findings, threshold=threshold)
 
 
-def series_of(results: WrittenResults) -> str:
-    """The pseudonym of the series that findings.json holds; raises InputError where the input was not DICOM."""
+def series_of(results: WrittenResults) -> str | None:
+    """The pseudonym of the series that findings.json holds; None where the input was not read from DICOM."""
     series = results.document.get("input", {}).get("series")
-    if not isinstance(series, str) or not series:
-        raise InputError("the input of these results was not DICOM, so there is no series to refer to")
-    return series
+    return series if isinstance(series, str) and series else None
 
 
 def _context(results: WrittenResults, loaded: LoadedCT | LoadedPhotograph) -> Context:
     source = read_source(loaded)
-    if pseudonym(source.series_uid) != series_of(results):
+    series = series_of(results)
+    if series is not None and pseudonym(source.series_uid) != series:
         raise InputError("these results were made from another series; give the series they were made from")
     geometry = source.volume.geometry
     if geometry.size != results.geometry.size or not np.allclose(
@@ -99,7 +99,21 @@ def _context(results: WrittenResults, loaded: LoadedCT | LoadedPhotograph) -> Co
         raise InputError(
             "the series has other slices or another place than the results; give it as it was for the detection"
         )
+    if series is None and not _same_voxels(results, source):
+        raise InputError(
+            "these results were made from a volume file, and the series does not hold the same HU; give the "
+            "series that the volume came from"
+        )
     return Context(results, source, result_uids(source, results.document))
+
+
+def _same_voxels(results: WrittenResults, source: SourceSeries) -> bool:
+    """Whether the series has the mean HU of every slice of the volume the results were made from."""
+    means = results.document.get("slice_means_hu")
+    found = slice_means(source.volume.hu)
+    return (
+        isinstance(means, list) and len(means) == len(found) and bool(np.allclose(means, found, atol=0.1, rtol=0))
+    )
 
 
 def _bytes(dataset: Dataset | None) -> bytes | None:

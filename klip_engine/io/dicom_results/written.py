@@ -52,17 +52,7 @@ def read_written(folder: Path) -> WrittenResults:
     if regions_geometry != geometry:
         raise InputError(f"klip.nrrd and regions.nrrd in {folder} do not belong together; run the detection again")
     try:
-        findings = tuple(
-            Finding(
-                one["label"],
-                one["score"],
-                one["p_value"],
-                tuple(one["centroid_lps_mm"]),
-                one["volume_ml"],
-                tuple(one["slice_range"]),
-            )
-            for one in document["findings"]
-        )
+        findings = tuple(Finding.from_dict(one) for one in document["findings"])
         return WrittenResults(document, geometry, score, regions, findings, document["threshold"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / FINDINGS_FILE} is damaged; run the detection again") from error
