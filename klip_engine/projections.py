@@ -115,7 +115,7 @@ class Projections:
 
     @property
     def cone_half_angle_deg(self) -> float:
-        """How far the outermost row's ray leans out of the plane of det_u and the central ray; 0 for parallel beams."""
+        """How far the outermost row's ray leans out of the plane of the central ray and det_u; 0 for parallel."""
         return _cone_half_angle_deg(self.trajectory, self.detector)
 
     def elements_mm(self, view: int) -> npt.NDArray[np.float64]:
@@ -138,8 +138,8 @@ def refuse_cone(projections: Projections) -> None:
     """Raise InputError for a cone beam, with what to do instead."""
     if projections.beam == "cone":
         raise InputError(
-            f"these projections are a cone beam (rows up to {projections.cone_half_angle_deg:.1f} degrees out of the "
-            "plane): reconstruct them first, for example with RTK's FDK, and give the volume"
+            f"these projections are a cone beam (rows up to {projections.cone_half_angle_deg:.1f} degrees out of "
+            "the plane): reconstruct them first, for example with RTK's FDK, and give the volume"
         )
 
 

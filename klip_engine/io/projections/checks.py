@@ -80,8 +80,8 @@ def check_sweep(angles_rad: npt.NDArray[np.float64], name: str) -> tuple[npt.NDA
         view = int(wrong[0]) + 1 if len(wrong) else 1
         raise InputError(
             f"the view angles of {name} do not turn one way: view {view} stands at "
-            f"{np.degrees(angles_rad[view]):.2f} degrees after {np.degrees(angles_rad[view - 1]):.2f}; views are out "
-            "of order, or two scans are mixed"
+            f"{np.degrees(angles_rad[view]):.2f} degrees after {np.degrees(angles_rad[view - 1]):.2f}; views are "
+            "out of order, or two scans are mixed"
         )
     usual = np.median(np.abs(steps))
     gaps = np.rint(np.abs(steps) / usual).astype(int) - 1

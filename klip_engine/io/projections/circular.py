@@ -1,7 +1,7 @@
 """Sources and detectors on a circle, for formats that give angles and distances; angles as `operators/geometry.py`.
 
-At angle b the detector's columns run along u = (cos b, sin b, 0) and the central ray along d = (-sin b, cos b, 0), x to
-the patient's left and y to the back: at angle 0 a fan's source is in front. Rows run along (0, 0, 1).
+At angle b the detector's columns run along u = (cos b, sin b, 0) and the central ray along d = (-sin b, cos b, 0),
+x to the patient's left and y to the back: at angle 0 a fan's source is in front. Rows run along (0, 0, 1).
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ Chen et al., Med. Phys. 42(12), 2015, 6964; Moen et al., Med. Phys. 48(2), 2021,
     columns along  u = (cos phi, sin phi, 0),   rows along v = (0, 0, -1)
     focal spot     F with phi, z and rho moved by their shifts; the detector stays where it was.
 
-A cylindrical detector has its axis through F. The central element counts from 1. The directions of u, v and z, which
-the tables leave open, are those with which others found reconstructions to agree with the scanner's own images of a
-feet-first scan; the other positions follow by turning the patient.
+A cylindrical detector has its axis through F. The central element counts from 1. The directions of u, v and z,
+which the tables leave open, are those with which others found reconstructions to agree with the scanner's own
+images of a feet-first scan; the other positions follow by turning the patient.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def _scan(first: View, folder: Path) -> _Scan:
 def _refuse_what_is_not_line_integrals(header: Dataset, folder: Path) -> None:
     if tags.text(header, tags.LOG_FLAG) == "NO":
         raise InputError(
-            f"{folder} holds data before the logarithm (7039,1009 is NO) and no counts in air to divide by; export it "
-            "with the log correction"
+            f"{folder} holds data before the logarithm (7039,1009 is NO) and no counts in air to divide by; export "
+            "it with the log correction"
         )
     if "PARALLEL" in tags.text(header, tags.GEOMETRY_TYPE):
         raise InputError(f"{folder} holds data rebinned to parallel rays (7037,100A); give them as measured")

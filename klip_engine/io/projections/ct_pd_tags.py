@@ -1,7 +1,7 @@
 """The private tags of DICOM-CT-PD, decoded whatever the transfer syntax.
 
-Names and meanings: Chen et al., Med. Phys. 42(12), 2015, 6964, and Moen et al., Med. Phys. 48(2), 2021, table IV. In
-implicit VR nothing in the file says what a private element is, so it arrives as bytes and is decoded here.
+Names and meanings: Chen et al., Med. Phys. 42(12), 2015, 6964, and Moen et al., Med. Phys. 48(2), 2021, table IV.
+In implicit VR nothing in the file says what a private element is, so it arrives as bytes and is decoded here.
 """
 
 from __future__ import annotations

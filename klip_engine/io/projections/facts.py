@@ -1,4 +1,4 @@
-"""What a scan is, in numbers a person checks: distances, arc, table feed, field of view, dose, and what is missing."""
+"""What a scan is, in numbers a person checks: distances, arc, table feed, field of view, dose, what is missing."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Reads 2D fan-beam data of the Finnish Inverse Problems Society: `CtDataFull` or `CtDataLimited` in a MATLAB file.
 
-The data of the Helsinki Tomography Challenge 2022 (Meaney et al., Zenodo 6984868): `sinogram` [angles, detectors] of
-line integrals, `parameters` with distances in mm and angles in degrees. The authors' own operator (HelTomo) makes of
-them ASTRA's `fanflat` geometry: at angle a the source is at (sin a, -cos a), columns count along (cos a, sin a), y
-upwards. An object on a stage has no patient coordinates: x stays x, y becomes -y here, so that pictures agree.
+The data of the Helsinki Tomography Challenge 2022 (Meaney et al., Zenodo 6984868): `sinogram` [angles, detectors]
+of line integrals, `parameters` with distances in mm and angles in degrees. The authors' operator (HelTomo) makes of
+them ASTRA's `fanflat` geometry: at angle a the source is at (sin a, -cos a), columns count along (cos a, sin a),
+y upwards. An object on a stage has no patient coordinates: x stays x, y becomes -y here, so that pictures agree.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def read(path: Path, options: ReadOptions) -> Projections:
         )
     if not 0 < source < detector_distance:
         raise InputError(
-            f"{path} has the source {source:g} mm from the origin and {detector_distance:g} mm from the detector: the "
-            "second must be larger, both above zero"
+            f"{path} has the source {source:g} mm from the origin and {detector_distance:g} mm from the detector: "
+            "the second must be larger, both above zero"
         )
     pitch = float(numbers["pixelSizePost"][0])
     detector = Detector("flat", bins, 1, pitch, pitch, ((bins - 1) / 2, 0.0))
@@ -74,7 +74,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
             *gaps,
             *repeated,
             *measured.notices,
-            f"the file names no attenuation of water: {_MU_WATER_PER_MM} per mm was assumed, so HU are only relative",
+            f"the file names no attenuation of water: {_MU_WATER_PER_MM} per mm was assumed: HU are relative",
             "the file names no photon count: how far each ray can be trusted is unknown",
             "an object on a stage: left, right and front are those of the picture, not of a patient",
         ),
@@ -82,7 +82,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
 
 
 def _y_downwards(trajectory: Trajectory) -> Trajectory:
-    """The same scan with y mirrored: `fan_circle`'s formulas are ASTRA's, in a frame whose y points the other way."""
+    """The same scan with y mirrored: `fan_circle`'s formulas are ASTRA's, whose y points the other way."""
     source = trajectory.source_mm
     return Trajectory(
         trajectory.det_center_mm * _HALF_TURN,
@@ -128,8 +128,8 @@ def _from_version_5(path: Path) -> tuple[str, npt.NDArray[Any], Mapping[str, Any
         raise
     except Exception as error:  # scipy raises what the damage happens to cause
         raise InputError(
-            f"{path} cannot be read: it is damaged, truncated, or its {' or '.join(VARIABLES)} is not a structure with "
-            "sinogram and parameters"
+            f"{path} cannot be read: it is damaged, truncated, or its {' or '.join(VARIABLES)} is no structure "
+            "with sinogram and parameters"
         ) from error
 
 

@@ -58,8 +58,8 @@ def dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | None:
     stored = found.id.get_storage_size()
     if found.nbytes > LARGEST_BYTES:
         raise InputError(
-            f"/{name} in {path} declares {found.nbytes / 2**30:.0f} GiB, more than the {LARGEST_BYTES // 2**30} GiB "
-            "this program reads; split the scan"
+            f"/{name} in {path} declares {found.nbytes / 2**30:.0f} GiB, more than the {LARGEST_BYTES // 2**30} "
+            "GiB this program reads; split the scan"
         )
     if found.nbytes > stored * _LARGEST_EXPANSION:
         raise InputError(
@@ -108,9 +108,7 @@ def _is_own(group: h5py.Group, name: str, path: Path) -> bool:
     if link is None:
         return False
     if not isinstance(link, _library().HardLink):
-        raise InputError(
-            f"/{name} in {path} is a link to another place; copy the file with its links resolved (h5repack, h5copy)"
-        )
+        raise InputError(f"/{name} in {path} is a link to another place; write a file that holds all its data")
     return True
 
 

@@ -77,7 +77,7 @@ def _quantity(file: h5py.File, path: Path) -> str:
     if quantity not in QUANTITIES:
         said = f"is {quantity!r}" if quantity else "is missing"
         raise InputError(
-            f"the unit of /projections in {path} {said}: its attribute quantity must be one of {', '.join(QUANTITIES)}"
+            f"the unit of /projections in {path} {said}: its attribute quantity must be {' or '.join(QUANTITIES)}"
         )
     return quantity
 
@@ -91,8 +91,8 @@ def _values(data: dict[str, npt.NDArray[Any] | None], path: Path) -> npt.NDArray
         part = data[name]
         if part is not None and part.shape not in (values.shape, values.shape[1:]):
             raise InputError(
-                f"/{name} in {path} is {list(part.shape)}; it must be [row, column], {list(values.shape[1:])}, or one "
-                "such frame per view"
+                f"/{name} in {path} is {list(part.shape)}; it must be [row, column], {list(values.shape[1:])}, or "
+                "one such frame per view"
             )
     weights = data["weights"]
     if weights is not None:

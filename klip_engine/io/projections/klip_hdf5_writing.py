@@ -1,4 +1,4 @@
-"""Writes klip-projections/1 (docs/projections.md): line integrals and weights as they are, complete or not at all."""
+"""Writes klip-projections/1 (docs/projections.md): line integrals and weights, complete or not at all."""
 
 from __future__ import annotations
 

@@ -26,5 +26,5 @@ def digest(arrays: Iterable[tuple[str, npt.NDArray[np.generic]]]) -> str:
     for name, values in sorted(arrays, key=lambda pair: pair[0]):
         stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
         total.update(f"{name} {stored.dtype.str} {list(stored.shape)}\n".encode())
-        total.update(memoryview(stored).cast("B"))
+        total.update(stored.data)
     return total.hexdigest()

@@ -1,8 +1,8 @@
 """Reads LoDoPaB-CT observations: HDF5 with `data` [items, 1000 angles, 513 bins], one slice per item.
 
-Leuschner et al., Scientific Data 8, 2021, 109, and its ODL geometry: parallel beams at angles (i + 1/2) pi / 1000, 513
-bins over the diagonal of a square of 26 cm, values divided by mu_max = 81.35858 per m, 4096 photons per bin, counts of
-zero set to 0.1. The slices were taken from scans in patient coordinates, x to the left and y to the back.
+Leuschner et al., Scientific Data 8, 2021, 109, and its ODL geometry: parallel beams at angles (i + 1/2) pi / 1000,
+513 bins over the diagonal of a square of 26 cm, values divided by mu_max = 81.35858 per m, 4096 photons per bin,
+counts of zero set to 0.1. ODL's x and y are the slices' columns and rows, so patient coordinates: left and back.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def read(path: Path, options: ReadOptions) -> Projections:
         if data is None or data.shape[1:] != (ANGLES, BINS):
             said = "missing" if data is None else str(list(data.shape))
             raise InputError(
-                f"`data` in {path} is {said}; observations of LoDoPaB-CT are [items, {ANGLES}, {BINS}] (images of it, "
-                "[items, 362, 362], are no projections)"
+                f"`data` in {path} is {said}; observations of LoDoPaB-CT are [items, {ANGLES}, {BINS}] (its "
+                "images, [items, 362, 362], are no projections)"
             )
         items = int(data.shape[0])
         if not 0 <= options.item < items:

@@ -1,8 +1,9 @@
-"""A scan's geometry as a picture: source positions, one fan and its detector, field of view; helical ones from the side."""
+"""A scan's geometry as a picture: sources, one fan and its detector, field of view; helical ones from the side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ Point = tuple[float, float]
 
 
 def geometry_picture(projections: Projections) -> bytes:
-    """A PNG: the plane of rotation seen from the feet as CT is shown (front up, the patient's left at the right)."""
+    """A PNG: the plane of rotation as CT is shown: front up, the patient's left at the right."""
     known = facts(projections)
     helical = known["geometry"]["table_feed_mm_per_turn"] is not None
     notes = _notes(known)
@@ -149,9 +150,8 @@ def _draw_words(draw: ImageDraw.ImageDraw, reach: float, first: str) -> None:
         draw.text((30, 17 + _LINE * number), word, fill=_INK, font=_font(14), anchor="lm")
 
 
-def _notes(known: dict[str, object]) -> Sequence[str]:
+def _notes(known: dict[str, Any]) -> Sequence[str]:
     geometry, detector = known["geometry"], known["detector"]
-    assert isinstance(geometry, dict) and isinstance(detector, dict)
     notes = [
         f"{known['beam']} beam, {known['views']} views over {geometry['arc_deg']:.1f} degrees; {detector['shape']} "
         f"detector of {detector['columns']} x {detector['rows']} elements of {detector['column_pitch_mm']:.3g} x "

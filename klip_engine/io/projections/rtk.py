@@ -1,10 +1,11 @@
 """Reads RTK's geometry XML (versions 2 and 3) and the stack of projections beside it (MHA, MHD, NRRD, TIFF).
 
-Geometry: RTK's "3D Projection Geometry". In the detector's turned frame the source is at (SourceOffsetX, SourceOffsetY,
-SourceToIsocenterDistance) and the point (0, 0) of the projections at (ProjectionOffsetX, ProjectionOffsetY,
-SourceToIsocenterDistance - SourceToDetectorDistance); the frame is turned by R = Rz(-in plane) Rx(-out of plane)
-Ry(-gantry). RTK's fixed frame is that of IEC 61217: x to the right of an observer who faces the gantry, y into it, z up.
-For a patient head first and supine, which the file cannot say, that is LPS (x, -z, y).
+Geometry: RTK's "3D Projection Geometry". In the detector's turned frame the source is at (SourceOffsetX,
+SourceOffsetY, SourceToIsocenterDistance) and the point (0, 0) of the projections at (ProjectionOffsetX,
+ProjectionOffsetY, SourceToIsocenterDistance - SourceToDetectorDistance); the frame is turned by
+R = Rz(-in plane) Rx(-out of plane) Ry(-gantry). RTK's fixed frame is that of IEC 61217: x to the right of an observer
+who faces the gantry, y into it, z up. For a patient head first and supine, which the file cannot say, that is LPS
+(x, -z, y).
 """
 
 from __future__ import annotations
@@ -240,8 +241,8 @@ def _stack_beside(path: Path) -> Path:
     if len(images) != 1:
         said = "no image" if not images else f"{len(images)} images"
         raise InputError(
-            f"{path} is a geometry, and {said} of projections lie beside it ({', '.join(STACKS)}): give one the name "
-            f"{path.stem}.mha"
+            f"{path} is a geometry, and {said} of projections lie beside it ({', '.join(STACKS)}): give one the "
+            f"name {path.stem}.mha"
         )
     return images[0]
 
