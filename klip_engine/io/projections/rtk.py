@@ -70,6 +70,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
     trajectory = _trajectory(views, radius)
     repeated = check_trajectory(trajectory, str(path))
     measured = line_integrals(values, "line_integral", str(stack))
+    tiff = stack.suffix.lower() in (".tif", ".tiff")
     return Projections(
         line_integrals=measured.values,
         trajectory=trajectory,
@@ -81,6 +82,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
         notices=(
             *repeated,
             *measured.notices,
+            *(("TIFF keeps no origin: the first element was put at the detector's (0, 0)",) if tiff else ()),
             "the values were taken for line integrals: RTK's files do not say what they are",
             f"the file names no attenuation of water: {_MU_WATER_PER_MM} per mm was assumed",
             "the file names no photon count: how far each ray can be trusted is unknown",
