@@ -1,4 +1,4 @@
-"""`klip-engine info` on projections: what was understood, as JSON and as a picture; refusals leave with exit code 3."""
+"""`klip-engine info` on projections: what was understood, as JSON and as a picture; exit codes."""
 
 from __future__ import annotations
 

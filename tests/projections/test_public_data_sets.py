@@ -118,7 +118,7 @@ def test_fips_refused(tmp_path):
 
 
 def write_lodopab(path, items=2, shape=(1000, 513), largest=None):
-    """As the paper says: lines x cos a + y sin a = s over the diagonal of 26 cm, lengths in m, divided by mu_max."""
+    """As the paper says: lines x cos a + y sin a = s over the diagonal of 26 cm, divided by mu_max per m."""
     angles = (np.arange(1000) + 0.5) * np.pi / 1000
     half = 0.13 * np.sqrt(2) * 1000
     s = -half + (np.arange(513) + 0.5) * 2 * half / 513

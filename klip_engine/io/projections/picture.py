@@ -71,7 +71,9 @@ def _plane(projections: Projections) -> Image.Image:
     if len(sources):
         _dot(draw, at(sources[0]), 6 * _OVERSAMPLING, _SOURCES)
     image = image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    _draw_words(ImageDraw.Draw(image), reach, "first source" if len(sources) else "rays, first view")
+    words = ImageDraw.Draw(image)
+    _draw_words(words, reach)
+    _draw_legend(words, ("sources, the first large", _SOURCES) if len(sources) else ("rays, first view", _FAN))
     return image
 
 
@@ -130,7 +132,7 @@ def _side_view(projections: Projections) -> Image.Image:
     return image
 
 
-def _draw_words(draw: ImageDraw.ImageDraw, reach: float, first: str) -> None:
+def _draw_words(draw: ImageDraw.ImageDraw, reach: float) -> None:
     middle = _SIDE // 2
     for word, where, anchor in (
         ("front", (middle + 6, 4), "la"),
@@ -143,11 +145,15 @@ def _draw_words(draw: ImageDraw.ImageDraw, reach: float, first: str) -> None:
     end = 12 + length / (2 * reach) * _SIDE
     draw.line((12, _SIDE - 14, end, _SIDE - 14), fill=_INK, width=3)
     draw.text((12, _SIDE - 20), f"{length:g} mm", fill=_INK, font=_font(14), anchor="ld")
-    for number, (word, colour) in enumerate(
-        ((first, _SOURCES), ("detector, first view", _DETECTOR), ("field of view", _FIELD))
-    ):
-        draw.rectangle((12, 12 + _LINE * number, 22, 22 + _LINE * number), fill=colour)
-        draw.text((30, 17 + _LINE * number), word, fill=_INK, font=_font(14), anchor="lm")
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, first: tuple[str, tuple[int, int, int]]) -> None:
+    entries = (first, ("detector, first view", _DETECTOR), ("field of view", _FIELD))
+    draw.rectangle((4, 4, 200, 12 + _LINE * len(entries)), fill=_PAGE)
+    for number, (word, colour) in enumerate(entries):
+        top = 12 + _LINE * number
+        draw.rectangle((12, top, 22, top + 10), fill=colour)
+        draw.text((30, top + 5), word, fill=_INK, font=_font(14), anchor="lm")
 
 
 def _notes(known: dict[str, Any]) -> Sequence[str]:

@@ -3,9 +3,9 @@
 Geometry: RTK's "3D Projection Geometry". In the detector's turned frame the source is at (SourceOffsetX,
 SourceOffsetY, SourceToIsocenterDistance) and the point (0, 0) of the projections at (ProjectionOffsetX,
 ProjectionOffsetY, SourceToIsocenterDistance - SourceToDetectorDistance); the frame is turned by
-R = Rz(-in plane) Rx(-out of plane) Ry(-gantry). RTK's fixed frame is that of IEC 61217: x to the right of an observer
-who faces the gantry, y into it, z up. For a patient head first and supine, which the file cannot say, that is LPS
-(x, -z, y).
+R = Rz(-in plane) Rx(-out of plane) Ry(-gantry). RTK's fixed frame is that of IEC 61217: x to the right of an
+observer who faces the gantry, y into it, z up. For a patient head first and supine, which the file cannot say, that
+is LPS (x, -z, y).
 """
 
 from __future__ import annotations
