@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from klip_engine.errors import InputError
 from klip_engine.io.projections import facts, read_projections
@@ -124,8 +129,27 @@ def test_a_truncated_view_a_second_scan_and_views_out_of_order(tmp_path):
     written.write_view(other, 4, 6, implicit=True, number=40)
     with pytest.raises(InputError, match="do not turn one way"):
         read_projections(folder)
+    written.write_view(other, 5, 6, implicit=True, number=40, change={0x70291006: ("FL", 1.0)})
+    with pytest.raises(InputError, match="another detector than the first view"):
+        read_projections(folder)
     other.unlink()
     victim = next(iter(sorted(folder.iterdir())))
     victim.write_bytes(victim.read_bytes()[:-50])
     with pytest.raises(InputError, match="truncated"):
         read_projections(folder)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 0.999), byte=st.integers(0, 255), cut=st.booleans())
+def test_a_damaged_view_is_read_or_refused_but_nothing_else_happens(tmp_path, where, byte, cut):
+    folder = tmp_path / "fuzzed"
+    if not folder.exists():
+        written.write_scan(folder, 3, implicit=True)
+        (tmp_path / "good.dcm").write_bytes((folder / "00000.dcm").read_bytes())
+    content = bytearray((tmp_path / "good.dcm").read_bytes())
+    at = int(where * len(content))
+    content[at] = byte
+    (folder / "00000.dcm").write_bytes(content[:at] if cut else content)
+    with contextlib.suppress(InputError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isfinite(read_projections(folder).line_integrals).all()

@@ -55,6 +55,11 @@ def read(path: Path, options: ReadOptions) -> Projections:
     views, skipped = view_headers(folder)
     views = in_order(views, folder)
     scan = _scan(views[0], folder)
+    for view in views:
+        if _detector(view) != (scan.detector, scan.transposed):
+            raise InputError(
+                f"{view.path} describes another detector than the first view; keep one scan in a folder"
+            )
     poses = np.array([_pose(view) for view in views])
     _, gaps = check_sweep(poses[:, 0], str(folder))
     trajectory = _trajectory(poses, scan)
@@ -108,7 +113,7 @@ class _Scan:
 def _scan(first: View, folder: Path) -> _Scan:
     header, path = first.header, first.path
     _refuse_what_is_not_line_integrals(header, folder)
-    detector, transposed = _detector(header, path)
+    detector, transposed = _detector(first)
     notices: list[str] = []
     mode = tags.text(header, tags.FFS_MODE) or "FFSNONE"
     if mode not in _MODES:
@@ -146,10 +151,10 @@ def _refuse_what_is_not_line_integrals(header: Dataset, folder: Path) -> None:
         raise InputError(f"{folder} holds the views of {spectra} tubes or spectra; keep those of one in a folder")
 
 
-def _detector(header: Dataset, path: Path) -> tuple[Detector, bool]:
+def _detector(first: View) -> tuple[Detector, bool]:
     """The detector, and whether images hold a detector column per row, as public data sets do."""
+    header, path, stored = first.header, first.path, first.size
     rows, columns = tags.whole(header, tags.DETECTOR_ROWS, path), tags.whole(header, tags.DETECTOR_COLUMNS, path)
-    stored = (int(header.get("Rows") or 0), int(header.get("Columns") or 0))
     if stored not in ((rows, columns), (columns, rows)):
         raise InputError(
             f"{path} holds an image of {stored[0]} x {stored[1]} but describes a detector of {rows} rows and "
@@ -190,8 +195,9 @@ def _mu_water(header: Dataset, path: Path, notices: list[str]) -> float:
 
 def _isocentre(header: Dataset, notices: list[str]) -> tuple[float, float, float]:
     """In-plane LPS of the isocentre: Data Collection Center (PS3.3 C.8.15.3.6), the origin where it is missing."""
-    center = header.get("DataCollectionCenterPatient")
-    if center is None or len(center) != 3 or not np.isfinite([float(v) for v in center]).all():
+    said = header.get("DataCollectionCenterPatient")
+    center = np.atleast_1d(np.asarray([] if said is None else said, np.float64))
+    if center.shape != (3,) or not np.isfinite(center).all():
         notices.append("where the isocentre lies in the patient is not said: x = y = 0 was assumed")
         return (0.0, 0.0, 0.0)
     return (float(center[0]), float(center[1]), 0.0)

@@ -25,15 +25,19 @@ _PUBLIC = [
     "RescaleIntercept",
 ]
 _PRIVATE = [tag[0] for tag in vars(tags).values() if isinstance(tag, tuple) and len(tag) == 2]
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, TypeError)
 
 
 @dataclass(frozen=True)
 class View:
-    """One file: its path, and its header without pixels and without anything about the patient."""
+    """One file: its path, its header without pixels or anything about the patient, and of that the instance
+    number, the rescale slope and intercept (None where missing), and the image's (Rows, Columns)."""
 
     path: Path
     header: Dataset
+    number: int | None
+    slope: float | None
+    intercept: float | None
+    size: tuple[int, int]
 
 
 def view_headers(folder: Path) -> tuple[list[View], int]:
@@ -44,11 +48,11 @@ def view_headers(folder: Path) -> tuple[list[View], int]:
     views: list[View] = []
     skipped = 0
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        header = _header(path)
-        if header is not None and tags.FOCAL_ANGLE[0] in header:
-            views.append(View(path, header))
-        else:
+        view = _view(path)
+        if view is None:
             skipped += 1
+        else:
+            views.append(view)
     if not views:
         raise InputError(f"{folder} holds no DICOM-CT-PD views; name the folder with the projections")
     series = {str(view.header.get("SeriesInstanceUID", "")) for view in views}
@@ -62,10 +66,10 @@ def in_order(views: list[View], folder: Path) -> list[View]:
 
     Raises InputError where two files have the same number.
     """
-    numbers = [view.header.get("InstanceNumber") for view in views]
-    if all(number is not None for number in numbers):
-        order = np.argsort([int(number) for number in numbers], kind="stable")
-        if len({int(number) for number in numbers}) < len(views):
+    numbers = [view.number for view in views if view.number is not None]
+    if len(numbers) == len(views):
+        order = np.argsort(numbers, kind="stable")
+        if len(set(numbers)) < len(views):
             raise InputError(f"{folder} holds two views with the same instance number; keep one scan in a folder")
         return [views[i] for i in order]
     where = [
@@ -83,30 +87,41 @@ def read_view(view: View) -> FloatArray:
 
     Raises InputError for damaged pixels and for a file without rescale slope: its unit is not known.
     """
-    slope, intercept = view.header.get("RescaleSlope"), view.header.get("RescaleIntercept")
-    if slope is None or intercept is None:
+    if view.slope is None or view.intercept is None:
         raise InputError(
             f"{view.path} has no rescale slope and intercept: the unit of its values is not known; export it again"
         )
     try:
         stored = pydicom.dcmread(view.path).pixel_array
-    except (*_DAMAGE, RuntimeError, InvalidDicomError) as error:
+    except Exception as error:  # each decoder has exceptions of its own
         raise InputError(
             f"the pixels of {view.path} cannot be read: the file is truncated; copy it again"
         ) from error
-    if stored.shape != (int(view.header.Rows), int(view.header.Columns)):
-        raise InputError(f"{view.path} does not hold one image of {view.header.Rows} x {view.header.Columns}")
+    if stored.shape != view.size:
+        raise InputError(f"{view.path} does not hold one image of {view.size[0]} x {view.size[1]} values")
     values: FloatArray = stored.astype(np.float32)
-    values *= np.float32(slope)
-    values += np.float32(intercept)
+    values *= np.float32(view.slope)
+    values += np.float32(view.intercept)
     return values
 
 
-def _header(path: Path) -> Dataset | None:
-    """The tags this program knows; None for what is no DICOM."""
+def _view(path: Path) -> View | None:
+    """The tags this program knows, all decoded here, where damage shows; None for what is no view."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_PUBLIC, *_PRIVATE])
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_PUBLIC, *_PRIVATE])
+        header.decode()
+        if tags.FOCAL_ANGLE[0] not in header:
+            return None
+        number, slope, intercept = (header.get(n) for n in ("InstanceNumber", "RescaleSlope", "RescaleIntercept"))
+        return View(
+            path,
+            header,
+            None if number is None else int(number),
+            None if slope is None else float(slope),
+            None if intercept is None else float(intercept),
+            (int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
+        )
     except InvalidDicomError:
         return None
-    except _DAMAGE as error:
+    except Exception as error:  # pydicom raises whatever the damage happens to cause
         raise InputError(f"{path} cannot be read: it is damaged or incomplete; copy it again") from error

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from klip_engine.io.projections.hdf5 import SIGNATURE, top_level
 
@@ -64,6 +63,6 @@ def _holds_ct_pd(folder: Path) -> bool:
 def _is_ct_pd(path: Path) -> bool:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[FOCAL_CENTER_ANGLE])
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, InvalidDicomError):
+    except Exception:  # no DICOM, or damaged: pydicom raises whatever the damage happens to cause
         return False
     return FOCAL_CENTER_ANGLE in header
