@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +13,17 @@ from klip_engine.console import ProgressStyle, Reporter, text_table
 
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="INPUT|PRIOR", help="A CT, or a prior.")],
+    what: Annotated[str, typer.Argument(metavar="INPUT|PRIOR", help="A CT, projections, or a prior.")],
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the geometry of projections.")
+    ] = None,
 ) -> None:
-    """Say what was understood of a CT, or what a prior is; of DICOM, which series would be read and why."""
+    """Say what was understood of a CT (of DICOM: which series, and why) or of projections, or what a prior is."""
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.describe import describe
 
-        print(json.dumps(describe(what, _print_series), indent=2))
+        print(json.dumps(describe(what, _print_series, picture=picture), indent=2))
 
     run(work, ProgressStyle.NONE)
 
