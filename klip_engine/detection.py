@@ -56,8 +56,9 @@ class WorkingResult:
     """Everything the method saw and produced, on the axial working grid [slice, y, x].
 
     measured: what was measured, in HU; reconstruction: posterior mean in HU; score: KLIP score, unitless;
-    regions: label map uint16, 0 = nothing; body: the patient. Of a photograph, measured and reconstruction are
-    values from 0 to 255 [1, y, x, channels].
+    regions: label map uint16, 0 = nothing; body: the patient; source_slices: for each slice the range
+    [first, last) of source slices behind it, None where the source is not axial. Of a photograph, measured and
+    reconstruction are values from 0 to 255 [1, y, x, channels].
     """
 
     measured: FloatArray
@@ -66,6 +67,7 @@ class WorkingResult:
     regions: npt.NDArray[np.uint16]
     body: BoolArray
     geometry: Geometry
+    source_slices: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Detection:
 
     geometry: the grid results are given in (the input's own); source: the input volume where there is one;
     threshold: score above which a block is suspicious; settings, prior, input and timing as in findings.json;
-    notices: sentences the reader of the result should see.
+    notices: sentences the reader of the result should see; null_maxima: what p-values were counted on, the
+    highest score of each usual slice, fitted to the level of this scan.
     """
 
     working: WorkingResult
@@ -88,6 +91,7 @@ class Detection:
     input: dict[str, Any]
     timing: dict[str, Any]
     notices: tuple[str, ...] = field(default_factory=tuple)
+    null_maxima: tuple[float, ...] = ()
 
     @cached_property
     def reconstruction(self) -> npt.NDArray[Any]:

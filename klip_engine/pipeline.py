@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from klip_engine.calibration import calibrate, known_null, user_cache
-from klip_engine.detection import Detection, Finding, PhotographDetection, SliceScore, WorkingResult
+from klip_engine.detection import Detection, PhotographDetection, WorkingResult
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
+from klip_engine.marking import mark, slice_scores
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
 from klip_engine.presets import choose_settings
 from klip_engine.priors import Denoiser, PriorBundle, load_prior
 from klip_engine.scoring.null import NullDistribution
-from klip_engine.scoring.regions import Region, find_regions
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
 from klip_engine.settings import DetectionSettings
@@ -82,9 +82,8 @@ def detect(
         score = _score_map(scored, working, bundle, settings, null)
         maxima = slice_maxima(score, working.body)
         null = null.adapted_to(maxima.tolist())
-        threshold = null.threshold(settings.false_alarms)
-        labels, regions = find_regions(score, working.body, threshold)
-    slices = _slice_scores(working, maxima, null)
+        grid = (working.geometry, working.source_slices)
+        marked = mark(score, working.body, *grid, null, settings.false_alarms)
     kind = Detection if isinstance(loaded, LoadedCT) else PhotographDetection
     source_image = loaded.volume if isinstance(loaded, LoadedCT) else loaded.photograph
     return kind(
@@ -92,15 +91,17 @@ def detect(
             measured=working.measured,
             reconstruction=working.values_of(scored.reconstruction.numpy()),
             score=score,
-            regions=labels,
+            regions=marked.regions,
             body=working.body,
             geometry=working.geometry,
+            source_slices=working.source_slices,
         ),
         geometry=source_image.geometry,
         source=source_image,
-        slices=slices,
-        findings=tuple(_finding(region, working, null) for region in regions),
-        threshold=threshold,
+        slices=slice_scores(maxima, *grid, null),
+        findings=marked.findings,
+        threshold=marked.threshold,
+        null_maxima=null.maxima,
         prior=bundle.identity(),
         settings=settings.to_dict()
         | {"device": device, "null": null.identity(), "noise_levels": _levels(sampler.levels)},
@@ -256,44 +257,6 @@ def _keep(null: NullDistribution) -> str:
     except KlipError:
         return ", but it could not be kept (the cache folder cannot be written)"
     return " and kept"
-
-
-def _slice_scores(
-    working: WorkingVolume | WorkingPhotograph, maxima: np.ndarray, null: NullDistribution
-) -> tuple[SliceScore, ...]:
-    heights = working.geometry.origin[2] + working.geometry.spacing[2] * np.arange(len(maxima))
-    return tuple(
-        SliceScore(_source_index(working, z), float(heights[z]), float(score), null.p_value(float(score)))
-        for z, score in enumerate(maxima)
-    )
-
-
-def _source_index(working: WorkingVolume | WorkingPhotograph, z: int) -> int:
-    """The source slice in the middle of a working slice, or the working slice's own number."""
-    if working.source_slices is None:
-        return z
-    first, last = working.source_slices[z]
-    return (first + last - 1) // 2
-
-
-def _slice_range(region: Region, working: WorkingVolume | WorkingPhotograph) -> tuple[int, int]:
-    """First and last source slice behind a region, or the working slices' own numbers."""
-    if working.source_slices is None:
-        return region.first_slice, region.last_slice
-    ends = working.source_slices[region.first_slice], working.source_slices[region.last_slice]
-    return min(first for first, _ in ends), max(last - 1 for _, last in ends)
-
-
-def _finding(region: Region, working: WorkingVolume | WorkingPhotograph, null: NullDistribution) -> Finding:
-    x, y, z = working.geometry.to_lps(region.centroid)
-    return Finding(
-        region.label,
-        region.score,
-        null.p_value(region.score),
-        (float(x), float(y), float(z)),
-        region.voxels * float(np.prod(working.geometry.spacing)) / 1000,
-        _slice_range(region, working),
-    )
 
 
 def _grid_notices(working: WorkingVolume | WorkingPhotograph) -> tuple[str, ...]:

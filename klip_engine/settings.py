@@ -10,6 +10,7 @@ from klip_engine.errors import UsageError
 from klip_engine.operators.registry import SCANS
 from klip_engine.samplers import Sampler, build_sampler
 from klip_engine.scoring.klip import ScoreTerm
+from klip_engine.scoring.null import check_rate
 
 
 def _check(holds: bool, otherwise: str) -> None:
@@ -208,8 +209,7 @@ class DetectionSettings:
     batch_slices: int = 4
 
     def __post_init__(self) -> None:
-        if not (_number(self.false_alarms) and 0 < self.false_alarms < 1):
-            raise UsageError(f"the rate of false alarms lies between 0 and 1, not at {self.false_alarms}")
+        check_rate(self.false_alarms)
         _check(_whole(self.batch_slices, 1), "batch_slices must be a whole number of at least 1")
         _check(_whole(self.seed, 0), "the seed is a whole number of at least 0")
         _check(isinstance(self.device, str), "the device is a name")

@@ -12,6 +12,7 @@ import typer
 from klip_engine.cli.options import Device, Prior, Progress, Seed, SettingsOptions, takes_settings
 from klip_engine.cli.running import IsCancelled, run, start_facts, stop_if
 from klip_engine.console import ProgressStyle, Reporter
+from klip_engine.words import counted, slices_from_to
 
 if TYPE_CHECKING:
     from klip_engine.detection import Detection, Finding
@@ -95,11 +96,11 @@ def _done_facts(detection: Detection, out: Path) -> dict[str, Any]:
 def _summary(detection: Detection, out: Path) -> str:
     from klip_engine.detection import NOTICE
 
-    where = "the photograph" if _of_photograph(detection) else f"{len(detection.slices)} slices"
-    lines = [f"{len(detection.findings)} suspicious regions in {where}."]
+    where = "the photograph" if _of_photograph(detection) else counted(len(detection.slices), "slice")
+    lines = [f"{counted(len(detection.findings), 'suspicious region')} in {where}."]
     lines += [_finding_line(finding, detection) for finding in detection.findings[:5]]
     if len(detection.findings) > 5:
-        lines.append(f"  and {len(detection.findings) - 5} weaker ones")
+        lines.append(f"  and {counted(len(detection.findings) - 5, 'weaker one')}")
     lines += [f"Notice: {notice}" for notice in detection.notices]
     timing = detection.timing
     lines.append(
@@ -118,8 +119,10 @@ def _of_photograph(detection: Detection) -> bool:
 
 def _finding_line(finding: Finding, detection: Detection) -> str:
     x, y, z = finding.centroid_lps_mm
-    first, last = finding.slice_range
     words = f"  {finding.label}: score {finding.score:.3g} (p {finding.p_value:.3g}), "
     if _of_photograph(detection):
         return words + f"{1000 * finding.volume_ml:.0f} pixels around column {x:.0f}, row {y:.0f}"
-    return words + f"{finding.volume_ml:.1f} ml, slices {first}-{last}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    return (
+        words
+        + f"{finding.volume_ml:.1f} ml, {slices_from_to(*finding.slice_range)}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    )

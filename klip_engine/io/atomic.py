@@ -43,6 +43,7 @@ DETECTION = ResultKind(
         {
             "findings.csv",
             "klip.nrrd",
+            "klip-working.nrrd",
             "reconstruction.nrrd",
             "reconstruction.png",
             "regions.nrrd",

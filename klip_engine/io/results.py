@@ -23,6 +23,9 @@ from klip_engine.io.report_pictures import png_bytes
 from klip_engine.version import __version__
 from klip_engine.volume import Geometry
 
+WORKING_SCORE_FILE = "klip-working.nrrd"
+"""The score on the grid it was computed on: what marking at another rate starts from."""
+
 _CSV_COLUMNS = (
     "label",
     "score",
@@ -41,8 +44,9 @@ def write_results(detection: Detection, folder: Path, *, extras: Sequence[Callab
 
     reconstruction.nrrd (HU, int16), klip.nrrd (score, float32), regions.nrrd (labels, uint16), all on
     `detection.geometry`; of a photograph reconstruction.png (8 bits), klip.nrrd and regions.png (labels, 16 bits);
-    findings.json, findings.csv, report.html. extras: writers of further files (DICOM
-    objects, say), each called with the temporary folder before it gets its final name.
+    klip-working.nrrd (score on the working grid, 0 outside the body; see `klip_engine.saved`); findings.json,
+    findings.csv, report.html. extras: writers of further files (DICOM objects, say), each called with the
+    temporary folder before it gets its final name.
     Raises UsageError when the folder holds something else, ResourceError when it cannot be written.
     """
     with results_folder(folder) as temporary:
@@ -50,6 +54,7 @@ def write_results(detection: Detection, folder: Path, *, extras: Sequence[Callab
             report = _write_photograph(detection, temporary)
         else:
             report = _write_volumes(detection, temporary)
+        _write_volume(_working_score(detection), detection.working.geometry, temporary / WORKING_SCORE_FILE)
         _write_json(findings_document(detection), temporary / FINDINGS_FILE)
         _write_csv(detection, temporary / "findings.csv")
         (temporary / "report.html").write_text(report, encoding="utf-8")
@@ -69,12 +74,18 @@ def findings_document(detection: Detection) -> dict[str, Any]:
             "settings": detection.settings,
             "input": detection.input,
             "threshold": detection.threshold,
+            "null": {"maxima": detection.null_maxima},
+            "working_slices": detection.working.source_slices,
             "slices": [asdict(s) for s in detection.slices],
             "findings": [asdict(f) for f in detection.findings],
             "timing": detection.timing,
         }
     )
     return document
+
+
+def _working_score(detection: Detection) -> npt.NDArray[np.float32]:
+    return np.where(detection.working.body, detection.working.score, np.float32(0))
 
 
 def _write_volumes(detection: Detection, folder: Path) -> str:

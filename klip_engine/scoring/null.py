@@ -8,13 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klip_engine.errors import PriorError
+from klip_engine.errors import PriorError, UsageError
 from klip_engine.files import write_file
-from klip_engine.scoring.score_map import Scales
+
+if TYPE_CHECKING:  # of the score map, which needs torch; what is usual does not
+    from klip_engine.scoring.score_map import Scales
 
 SCHEMA = "klip-null/3"
 
@@ -105,6 +107,13 @@ class NullDistribution:
         }
         path = folder / f"{settings_key(self.settings)}.json"
         return write_file(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def check_rate(false_alarms: float) -> None:
+    """Raises UsageError for a rate of false alarms that is no number between 0 and 1."""
+    number = isinstance(false_alarms, int | float) and not isinstance(false_alarms, bool)
+    if not (number and 0 < false_alarms < 1):
+        raise UsageError(f"the rate of false alarms lies between 0 and 1, not at {false_alarms}")
 
 
 def null_from_scores(

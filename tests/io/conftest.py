@@ -40,7 +40,9 @@ def make_detection(findings: int = 2, p_value: float | None = 0.01, **changes: A
         for z in range(6)
     )
     values: dict[str, Any] = {
-        "working": WorkingResult(working.hu, working.hu.copy(), score, regions, working.body, working.geometry),
+        "working": WorkingResult(
+            working.hu, working.hu.copy(), score, regions, working.body, working.geometry, working.source_slices
+        ),
         "geometry": source.geometry,
         "source": source,
         "slices": slices,
@@ -51,6 +53,7 @@ def make_detection(findings: int = 2, p_value: float | None = 0.01, **changes: A
         "input": {"format": "NRRD", "files": 1, "slices": 6},
         "timing": {"total_s": 12.5, "network_s": 9.0, "network_evaluations": 240},
         "notices": ("First notice.",),
+        "null_maxima": (0.5, 1.0, 1.5, 8.7),
     }
     return Detection(**(values | changes))
 

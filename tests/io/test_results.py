@@ -20,6 +20,7 @@ from klip_engine.version import __version__
 FILES = [
     "findings.csv",
     "findings.json",
+    "klip-working.nrrd",
     "klip.nrrd",
     "reconstruction.nrrd",
     "regions.nrrd",
@@ -78,6 +79,8 @@ def test_findings_json_follows_the_contract(tmp_path: Path, detection: Detection
         "settings",
         "input",
         "threshold",
+        "null",
+        "working_slices",
         "slices",
         "findings",
         "timing",

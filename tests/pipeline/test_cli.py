@@ -48,7 +48,8 @@ def test_detect_writes_the_contract_and_speaks_json(capsys, ct, prior, tmp_path)
     assert events[-1]["event"] == "done"
     assert {"start", "progress", "done"} == {e["event"] for e in events}
     assert {p.name for p in out.iterdir()} == {
-        "reconstruction.nrrd", "klip.nrrd", "regions.nrrd", "findings.json", "findings.csv", "report.html",
+        "reconstruction.nrrd", "klip.nrrd", "klip-working.nrrd", "regions.nrrd", "findings.json", "findings.csv",
+        "report.html",
     }  # fmt: skip
     findings = json.loads((out / "findings.json").read_text())
     assert findings["schema"] == "klip-findings/1"
@@ -275,7 +276,7 @@ def test_an_error_is_also_a_json_event(capsys, tmp_path):
 def test_the_unexpected_is_exit_code_1_without_a_traceback(capsys, ct, prior, tmp_path, monkeypatch):
     import klip_engine.pipeline as pipeline
 
-    monkeypatch.setattr(pipeline, "find_regions", lambda *_: 1 / 0)
+    monkeypatch.setattr(pipeline, "mark", lambda *_: 1 / 0)
     code, _, err = run_cli(
         capsys, "detect", ct, "-o", tmp_path / "out", "--prior", prior, *QUICK, "--progress", "none"
     )

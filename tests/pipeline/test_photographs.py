@@ -113,7 +113,8 @@ def test_detect_writes_pictures_in_the_place_of_volumes(priors, capsys, channels
     code, _, err = run_cli(capsys, "detect", source, "-o", out, *arguments)
     assert code == 0, err
     assert {p.name for p in out.iterdir()} == {
-        "reconstruction.png", "klip.nrrd", "regions.png", "findings.json", "findings.csv", "report.html",
+        "reconstruction.png", "klip.nrrd", "klip-working.nrrd", "regions.png", "findings.json", "findings.csv",
+        "report.html",
     }  # fmt: skip
     with Image.open(out / "reconstruction.png") as reconstruction, Image.open(out / "regions.png") as regions:
         assert reconstruction.mode == {1: "L", 3: "RGB"}[channels]
