@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from klip_engine.cli.dicom import dicom_objects, dicom_writer
 from klip_engine.cli.options import Device, Prior, Progress, Seed, SettingsOptions, takes_settings
 from klip_engine.cli.running import IsCancelled, run, start_facts, stop_if
 from klip_engine.console import ProgressStyle, Reporter
@@ -26,6 +27,13 @@ def detect(
     *,
     options: SettingsOptions,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    dicom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OBJECTS",
+            help="Results as DICOM too, in OUT/dicom: all, or some of seg,sr,pm,sc,labelmap. For DICOM input.",
+        ),
+    ] = None,
     save_updates: Annotated[
         bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
     ] = False,
@@ -40,14 +48,16 @@ def detect(
 
         settings = options.choose()
         check_replaceable(out)
+        objects = dicom_objects(dicom)
         bundle = load_prior(prior)
         loaded = read_input(Path(source), bundle, series=series)
+        extras = [dicom_writer(loaded, objects)] if objects else []
         reporter.start(**start_facts(prior, settings), slices=loaded.description["slices"])
         watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
         with scratch_folder(out) if save_updates else nullcontext() as scratch:
             detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
             stop_if(cancelled)
-            write_results(detection, out, extras=[_keep_updates(scratch)] if scratch else [])
+            write_results(detection, out, extras=[*([_keep_updates(scratch)] if scratch else []), *extras])
         reporter.done(_summary(detection, out), **_done_facts(detection, out))
 
     run(work, progress)

@@ -42,8 +42,15 @@ def read_dicom(path: Path, *, series: str | None = None) -> LoadedCT:
     volume = CTVolume(hu, stack.geometry)
     if path.is_file() and len(slices) == 1:
         more = (*more, "One DICOM file was given, which is one slice; give its folder to read the series.")
-    description = describe(volume, "DICOM", len({s.path for s in slices}), series=_pseudonym(chosen[0].series))
-    return LoadedCT(volume, description, (*notices, *left_out, *more, *stack.notices))
+    description = describe(volume, "DICOM", len({s.path for s in slices}), series=pseudonym(chosen[0].series))
+    frames = tuple(s.frame for s in stack.slices if s.frame is not None)
+    return LoadedCT(
+        volume,
+        description,
+        (*notices, *left_out, *more, *stack.notices),
+        dicom_files=tuple(s.path for s in stack.slices),
+        dicom_frames=frames or None,
+    )
 
 
 def _ct_files(path: Path) -> tuple[list[FileHeader], tuple[str, ...]]:
@@ -122,7 +129,7 @@ def _choose(
     """The series to read, and a notice about those that are not."""
     numbers = ", ".join(sorted({files[0].series_number for files in found}))
     if series is not None:
-        matches = [f for f in found if series in (f[0].series, f[0].series_number)]
+        matches = [f for f in found if series in (f[0].series, f[0].series_number, pseudonym(f[0].series))]
         if not matches:
             raise UsageError(f"{path} has no CT series {series}; its series numbers are: {numbers}")
         if len(matches) > 1:
@@ -152,8 +159,8 @@ def _scan_slices(files: Sequence[FileHeader], path: Path) -> tuple[list[SliceHea
     return kept, (f"{_count(count, 'localizer')} (scout view) in the series {_are(count)} left out.",)
 
 
-def _pseudonym(uid: str) -> str:
-    """Tells two series apart without naming either."""
+def pseudonym(uid: str) -> str:
+    """Tells two series apart without naming either; as findings.json has it, and as `series` it is understood."""
     return hashlib.sha256(uid.encode()).hexdigest()[:16]
 
 
