@@ -59,6 +59,7 @@ class Service:
 
         Raises UsageError where another service has the folder, InputError where the journal is damaged.
         """
+        _silence_libraries()
         self.config, self.events = config, events
         writable_folder(config.state)
         os.chmod(config.state, 0o700)
@@ -106,8 +107,6 @@ class Service:
 
     def start(self) -> None:
         """Open the doors and begin to work."""
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # both quote headers
-        warnings.filterwarnings("ignore", module="pydicom")
         for part in self.parts:
             part.start()
         self._loop("intake", lambda: self.intake.settle_quiet() > 0)
@@ -151,6 +150,13 @@ class Service:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _silence_libraries() -> None:
+    """Warnings and log lines of the DICOM libraries quote headers, which name patients."""
+    for name in ("pydicom", "pynetdicom", "dicomweb_client", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom|dicomweb_client)(\.|$)")
 
 
 def _own(config: ServiceConfig) -> IO[str]:
