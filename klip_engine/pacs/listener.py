@@ -64,7 +64,8 @@ class Listener:
         entity.maximum_associations = self._config.max_associations
         entity.maximum_pdu_size = 1 << 16
         entity.network_timeout = self._config.idle_timeout_s
-        entity.acse_timeout = entity.dimse_timeout = self._config.idle_timeout_s
+        entity.acse_timeout = min(10.0, self._config.idle_timeout_s)
+        entity.dimse_timeout = self._config.idle_timeout_s
         syntaxes = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != _DEFLATED]
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(context.abstract_syntax or "", syntaxes)
