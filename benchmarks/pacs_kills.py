@@ -25,7 +25,7 @@ def main(kills: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         orthanc = Orthanc(Path(folder, "orthanc")).start()
         try:
-            outcome = storm(Path(folder, "service"), orthanc, kills=kills, studies=max(2, kills // 5), seed=seed)
+            outcome = storm(Path(folder, "service"), orthanc, kills=kills, studies=max(2, kills), seed=seed)
         finally:
             orthanc.stop()
     print(json.dumps(vars(outcome) | {"seed": seed}))
