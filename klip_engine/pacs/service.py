@@ -9,10 +9,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Protocol
 
 from klip_engine.errors import UsageError
 from klip_engine.files import writable_folder
+from klip_engine.pacs.commitment import CommitmentReports, request_commitment
 from klip_engine.pacs.config import ServiceConfig
 from klip_engine.pacs.dead_letters import DeadLetters
 from klip_engine.pacs.deliver import Courier
@@ -83,11 +85,13 @@ class Service:
                 DeadLetters(config.state),
                 events,
                 clock,
+                partial(request_commitment, destination) if destination.commitment else None,
             )
             for destination in config.destinations
         ]
+        reports = CommitmentReports(config.destinations, self.journal.deliveries, self.worker.result, events, clock)
         self.listener = (
-            Listener(config.listener, self.spool, self.pseudonyms, events) if config.listener is not None else None
+            Listener(config.listener, self.spool, self.pseudonyms, events, reports) if config.listener else None
         )
         self.parts: list[Part] = [self.listener] if self.listener else []
         self.parts += [
