@@ -18,7 +18,11 @@ from tests.pacs.conftest import config
 from tests.pacs.sending import send
 from tests.pacs.studies import ct_study
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates"),
+    # pynetdicom's threads die so where a handshake is never finished
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 
 def certificate(folder: Path, name: str) -> Tls:
