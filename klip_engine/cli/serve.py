@@ -38,13 +38,18 @@ def serve(
 
 
 def _serve(file: Path, cancelled: IsCancelled) -> None:
+    import threading
     import time
 
     from klip_engine.pacs.config import load_config
-    from klip_engine.pacs.event_log import EventLog
+    from klip_engine.pacs.event_log import EventLog, Level
     from klip_engine.pacs.service import Service
 
-    service = Service(load_config(file), EventLog())
+    events = EventLog()
+    threading.excepthook = lambda died: events(  # of pynetdicom, where peers talk nonsense; told without its text
+        "thread-died", Level.WARNING, reason=died.exc_type.__name__
+    )
+    service = Service(load_config(file), events)
     try:
         service.start()
         while not cancelled():

@@ -31,7 +31,7 @@ from klip_engine.pacs.sending import SenderFactory, make_sender
 from klip_engine.pacs.spool import Spool
 from klip_engine.pacs.worker import Worker
 
-_EVERY_S = 0.5
+_EVERY_S = 0.2
 _SWEEP_EVERY_S = 600.0
 
 

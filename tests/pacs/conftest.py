@@ -34,10 +34,10 @@ def stand_in(seconds: float = 0.0) -> Callable[[Path, Path], list[str]]:
 
 
 def config(state: Path, *destinations: Destination, **further: Any) -> ServiceConfig:
-    """A service that listens on a free port and waits half a second for quiet."""
+    """A service that listens on a free port and waits a moment for quiet."""
     settings: dict[str, Any] = {
         "listener": Listener(port=0, peers=(Peer("SCANNER"), Peer("OTHER"))),
-        "rules": Rules(quiet_s=0.5),
+        "rules": Rules(quiet_s=0.3),
         "free_disk_mb": 1,
     }
     return ServiceConfig(state, destinations, **settings | further)

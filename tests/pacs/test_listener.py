@@ -144,7 +144,7 @@ def test_a_second_service_on_the_port_or_the_folder_is_refused(running, tmp_path
 def test_malformed_associations_leave_the_door_open(running, tmp_path):
     service = started(running, tmp_path, max_associations=4)
     chance = random.Random(5)
-    for _ in range(60):
+    for _ in range(40):
         malformed_association(chance, service.listener.port)
     assert send(ct_study("after", 2), service.listener.port) == [0, 0]
     wait_for(lambda: not service.listener._server.active_associations, 15)
