@@ -38,7 +38,7 @@ def export(
         from klip_engine.detection import NOTICE
         from klip_engine.io import read_ct
         from klip_engine.io.dicom_results import read_written, series_of, write_dicom_results
-        from klip_engine.io.report_parts import count_text
+        from klip_engine.words import counted
 
         chosen = dicom_objects(f"{objects},labelmap" if labelmap else objects)
         written = read_written(results)
@@ -50,7 +50,7 @@ def export(
         stop_if(cancelled)
         files = write_dicom_results(written, loaded, out, chosen)
         names = ", ".join(path.name for path in files)
-        text = f"{count_text(len(files), 'DICOM object')} written to {out}: {names}"
+        text = f"{counted(len(files), 'DICOM object')} written to {out}: {names}"
         facts = {"files": [str(path) for path in files], "findings": len(written.findings)}
         reporter.done(f"{text}\n{NOTICE}", out=str(out), **facts)
 

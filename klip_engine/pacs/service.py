@@ -16,17 +16,21 @@ from klip_engine.files import writable_folder
 from klip_engine.pacs.config import ServiceConfig
 from klip_engine.pacs.dead_letters import DeadLetters
 from klip_engine.pacs.deliver import Courier
+from klip_engine.pacs.dicomweb_watch import DicomwebWatcher
 from klip_engine.pacs.engine_run import EngineCommand, detect_command
 from klip_engine.pacs.event_log import Events, Level
+from klip_engine.pacs.folder_watch import FolderWatcher
 from klip_engine.pacs.intake import Intake
 from klip_engine.pacs.journal import Journal
 from klip_engine.pacs.listener import Listener
 from klip_engine.pacs.pseudonyms import load_pseudonyms
+from klip_engine.pacs.retention import Keeper
 from klip_engine.pacs.sending import SenderFactory, make_sender
 from klip_engine.pacs.spool import Spool
 from klip_engine.pacs.worker import Worker
 
 _EVERY_S = 0.5
+_SWEEP_EVERY_S = 600.0
 
 
 class Part(Protocol):
@@ -85,6 +89,17 @@ class Service:
             Listener(config.listener, self.spool, self.pseudonyms, events) if config.listener is not None else None
         )
         self.parts: list[Part] = [self.listener] if self.listener else []
+        self.parts += [
+            DicomwebWatcher(watch, self.spool, self.journal, self.pseudonyms, events) for watch in config.dicomweb
+        ]
+        self.parts += [
+            FolderWatcher(folder, self.spool, self.journal, self.pseudonyms, events, clock)
+            for folder in config.folders
+        ]
+        self.keeper = Keeper(
+            config.retention, self.journal, self.spool, self.worker, self.pseudonyms, events, clock
+        )
+        self.keeper.recover()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         events("recovered", adopted=adopted, resumed=resumed)
@@ -99,6 +114,7 @@ class Service:
         self._loop("worker", lambda: self.worker.run_next(self._stop))
         for courier in self.couriers:
             self._loop("courier", lambda courier=courier: courier.deliver_due() > 0)  # type: ignore[misc]
+        self._loop("retention", self._sweep_now_and_then)
         self.events("started", port=self.listener.port if self.listener else None)
 
     def stop(self) -> None:
@@ -111,6 +127,11 @@ class Service:
         self.journal.close()
         self._lock.close()
         self.events("stopped")
+
+    def _sweep_now_and_then(self) -> bool:
+        self.keeper.sweep()
+        self._stop.wait(_SWEEP_EVERY_S)
+        return False
 
     def _loop(self, name: str, work: Callable[[], bool]) -> None:
         """Run `work` until stopped: at once again while there is something to do, else after a while."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from klip_engine.errors import InputError, ResourceError
 from klip_engine.files import writable_folder
 from klip_engine.pacs.instance_header import InstanceHeader, read_instance_header
-from klip_engine.pacs.journal import Instance, Journal
+from klip_engine.pacs.journal import Instance, Journal, Study
 from klip_engine.pacs.pseudonyms import Pseudonyms
 
 Buffer = bytes | bytearray | memoryview
@@ -92,10 +92,13 @@ class Spool:
         name = self._pseudonyms.name
         return self._studies / name(instance.study) / name(instance.series) / f"{name(instance.uid)}.dcm"
 
-    def remove_study(self, study: str) -> None:
-        """Remove the images of a study; the journal has to know of it before."""
+    def remove_study(self, study: Study) -> bool:
+        """Remove the images of a study, said to the journal first; False where it has changed meanwhile."""
         with self._lock:
-            shutil.rmtree(self._studies / self._pseudonyms.name(study), ignore_errors=True)
+            if not self._journal.studies.removed(study, self._clock()):
+                return False
+            shutil.rmtree(self._studies / self._pseudonyms.name(study.uid), ignore_errors=True)
+            return True
 
     def recover(self) -> int:
         """At the start of the service: remove what was never complete, adopt what was complete but not journaled.
@@ -110,7 +113,9 @@ class Spool:
                 header = read_instance_header(file)
             except InputError:
                 continue
-            if self._journal.studies.instance(header.instance) is None:
+            if self._journal.studies.was_removed(header.instance):
+                file.unlink()
+            elif self._journal.studies.instance(header.instance) is None:
                 self._record(file, header, file.stat().st_size, "recovered")
                 adopted += 1
         return adopted

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom import AE
 
 from klip_engine.pacs.config import Destination, Listener, Peer, Rules, ServiceConfig
 from klip_engine.pacs.event_log import EventLog
@@ -86,20 +84,6 @@ def running() -> Iterator[Running]:
     yield one
     one.stop()
     print(one.log)  # shown by pytest where the test failed
-
-
-def send(study: list[Dataset], port: int, *, calling: str = "SCANNER", called: str = "KLIP") -> list[int]:
-    """C-STORE each data set over one association; the statuses, [] where the association is refused."""
-    entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
-    for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in study}:
-        entity.add_requested_context(sop_class, syntax)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
-    if not association.is_established:
-        return []
-    statuses = [int(association.send_c_store(ds).get("Status", -1)) for ds in study]
-    association.release()
-    return statuses
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.pacs.conftest import by_store, by_stow, config, send, wait_for
+from tests.pacs.conftest import by_store, by_stow, config, wait_for
+from tests.pacs.sending import send
 from tests.pacs.studies import PATIENT, ct_study
 
 

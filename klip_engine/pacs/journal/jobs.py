@@ -154,6 +154,10 @@ class Jobs:
         )
         return [_job(row) for row in rows]
 
+    def removed_ones(self) -> list[Job]:
+        """Jobs whose results retention removed."""
+        return [_job(row) for row in self._database.rows("SELECT * FROM jobs WHERE removed_at IS NOT NULL")]
+
     def removed(self, job: Job, now: float) -> None:
         """The results of a job are about to go. Kept in the history."""
         with self._database.change() as connection:

@@ -101,6 +101,11 @@ class Studies:
         row = self._database.row("SELECT * FROM instances WHERE instance = ? AND removed_at IS NULL", (uid,))
         return _instance(row) if row else None
 
+    def was_removed(self, uid: str) -> bool:
+        """Whether an instance was in the spool once and retention removed it."""
+        query = "SELECT 1 FROM instances WHERE instance = ? AND removed_at IS NOT NULL"
+        return self._database.row(query, (uid,)) is not None
+
     def of_series(self, study: str, series: str, through: int | None = None) -> list[Instance]:
         """The instances of a series in the spool, in the order of their UIDs; through: none later than this."""
         rows = self._database.rows(
