@@ -42,9 +42,12 @@ def _serve(file: Path, cancelled: IsCancelled) -> None:
 
     from klip_engine.pacs.config import load_config
     from klip_engine.pacs.event_log import EventLog
+    from klip_engine.pacs.log_file import LogFile
     from klip_engine.pacs.service import Service
 
-    service = Service(load_config(file), EventLog())
+    config = load_config(file)
+    log = config.log
+    service = Service(config, EventLog(LogFile(log.file, log.max_mb << 20, log.keep) if log.file else None))
     try:
         service.start()
         while not cancelled():

@@ -13,7 +13,7 @@ _TROUBLES = 50
 
 @dataclass(frozen=True)
 class Trouble:
-    """An event of level warning or error; the same one again only counts up. at: of the last, seconds since 1970."""
+    """A warning or an error; the same one again only counts up. at: of the last, in seconds since 1970."""
 
     at: float
     event: str
@@ -50,7 +50,7 @@ class EventTally:
     def troubles(self) -> list[Trouble]:
         """The last warnings and errors, the newest first."""
         with self._lock:
-            return list(reversed(self._troubles))
+            return sorted(self._troubles, key=lambda trouble: trouble.at, reverse=True)
 
     def last(self, event: str) -> Trouble | None:
         """The last warning or error of this name, None where there is none in memory."""

@@ -18,7 +18,9 @@ class LogFile:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
-            raise UsageError(f"the log {file} cannot be written ({error.strerror}); name another log.file") from error
+            raise UsageError(
+                f"the log {file} cannot be written ({error.strerror}); name another log.file"
+            ) from error
 
     def write(self, line: str) -> None:
         """Add a line; OSError on a full disk."""
