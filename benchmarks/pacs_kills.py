@@ -1,7 +1,10 @@
-"""200 kills of the service at random moments against a real Orthanc: python -m benchmarks.pacs_kills [KILLS] [SEED].
+"""200 kills of the service at random moments, against a real Orthanc.
 
-Prints one JSON line: how many kills, during what, and every fault found. A fault is an acknowledged instance that is
-gone, a study without or with two results of its complete series, an object that did not arrive, a damaged journal.
+    python -m benchmarks.pacs_kills [KILLS] [SEED]
+
+Prints one JSON line: how many kills, during what, and every fault found. A fault is an acknowledged instance that
+is gone, a study without or with two results of its complete series, an object that did not arrive, a damaged
+journal.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ def main(kills: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         orthanc = Orthanc(Path(folder, "orthanc")).start()
         try:
-            outcome = storm(Path(folder, "service"), orthanc, kills=kills, studies=max(2, kills // 5), seed=seed)
+            outcome = storm(Path(folder, "service"), orthanc, kills=kills, studies=max(2, kills), seed=seed)
         finally:
             orthanc.stop()
     print(json.dumps(vars(outcome) | {"seed": seed}))

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.photograph import Photograph
-from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
+from klip_engine.volume import (
+    AIR_HU,
+    BoolArray,
+    CTVolume,
+    FloatArray,
+    Geometry,
+    from_working_grid,
+    labels_from_working_grid,
+)
 
 NOTICE = (
     "Research software, not a medical device. It must not be used for diagnosis or treatment: "
@@ -107,7 +115,7 @@ class Detection:
     @cached_property
     def regions(self) -> npt.NDArray[np.uint16]:
         """Label map of the findings, uint16 [z, y, x] on `geometry`; 0 = nothing."""
-        return from_working_grid(self.working.regions, self.working.geometry, self.geometry, nearest=True)
+        return labels_from_working_grid(self.working.regions, self.working.geometry, self.geometry)
 
 
 @dataclass(frozen=True)

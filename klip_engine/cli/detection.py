@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 @takes_settings()
 def detect(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or folder, or picture.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="Volume file, DICOM (file, folder, zip, DICOMDIR, list) or picture."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
     *,
     options: SettingsOptions,
-    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="SeriesInstanceUID, number or hash (see info), where there are several.")
+    ] = None,
     dicom: Annotated[
         str | None,
         typer.Option(

@@ -58,6 +58,16 @@ class BoundedSocket(AssociationSocket):
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly so many bytes, fewer where the peer has closed. Raises OSError beyond a limit."""
+        try:
+            content = self._read(nr_bytes)
+        except OSError:
+            self._end_waiting()
+            raise
+        if len(content) < nr_bytes:
+            self._end_waiting()
+        return content
+
+    def _read(self, nr_bytes: int) -> bytearray:
         self._hold(nr_bytes)
         content = bytearray(nr_bytes)
         view = memoryview(content)
@@ -81,7 +91,16 @@ class BoundedSocket(AssociationSocket):
     def close(self) -> None:
         """Close the connection and return what it held."""
         super().close()
+        self._end_waiting()
         self.message_done()
+
+    def _end_waiting(self) -> None:
+        """After a peer that went before it asked for an association: an empty answer ends the wait for it.
+
+        pynetdicom would wait on, and a few such connections would keep all others out.
+        """
+        if self.assoc.requestor.primitive is None:
+            self.assoc.dul.to_user_queue.put(None)
 
     def _hold(self, size: int) -> None:
         if size > _MAX_PDU or self._held + size > self._budget.per_message + _COMMAND_ROOM:

@@ -20,7 +20,13 @@ def check_config(config: ServiceConfig) -> None:
         raise InputError("destinations is empty; give at least one [[destinations]]")
     _unique("destinations", "name", [one.name for one in config.destinations])
     _unique("dicomweb", "name", [one.name for one in config.dicomweb])
+    allowed = [peer.ae_title.strip() for peer in config.listener.peers] if config.listener else []
     for k, destination in enumerate(config.destinations):
+        if destination.commitment and destination.ae_title.strip() not in allowed:
+            raise InputError(
+                f"destinations[{k}].commitment: the peer reports to the listener; name its AE title in "
+                "[[listener.peers]]"
+            )
         _check_destination(destination, f"destinations[{k}]", config.engine)
     if config.listener is not None:
         _check_listener(config.listener)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from klip_engine.errors import KlipError
 from klip_engine.pacs.config import Destination
@@ -21,13 +20,6 @@ COMMITMENT_WAIT_S = 600.0
 """How long a peer may take to commit before an object is sent again."""
 
 
-class Commitment(Protocol):
-    """Asks a peer to say that it has what was sent (PS3.4 J)."""
-
-    def request(self, files: list[Path]) -> bool:
-        """Ask; False where the peer does not offer it."""
-
-
 class Courier:
     """Serves one destination."""
 
@@ -40,9 +32,12 @@ class Courier:
         dead_letters: DeadLetters,
         events: Events,
         clock: Callable[[], float] = time.time,
-        commitment: Commitment | None = None,
+        commitment: Callable[[Sequence[Path]], bool] | None = None,
     ) -> None:
-        """`result`: the result folder of a job, by its key."""
+        """`result`: the result folder of a job, by its key; `commitment`: asks the peer to commit to files, False
+
+        where it does not offer that; None: it is not asked.
+        """
         self._destination, self._deliveries, self._sender = destination, deliveries, sender
         self._result, self._dead, self._events, self._clock = result, dead_letters, events, clock
         self._commitment = commitment
@@ -60,12 +55,14 @@ class Courier:
         now = self._clock()
         if now < self._away_until:
             return 0
+        for delivery in self._deliveries.overdue(self._destination.name, now):
+            self._try_again(delivery, "the peer did not commit to it in time")
         due = self._deliveries.due(self._destination.name, now)
         if not due:
             return 0
         arrived = self._send(due)
         if arrived and self._commitment is not None:
-            self._ask_commitment(arrived, self._commitment)
+            self._ask_commitment(arrived)
         return len(arrived)
 
     def _send(self, due: list[Delivery]) -> list[Delivery]:
@@ -140,12 +137,13 @@ class Courier:
         self._deliveries.bury(delivery, reason, self._clock())
         self._say("delivery-dead", delivery, Level.ERROR, reason=reason)
 
-    def _ask_commitment(self, arrived: list[Delivery], commitment: Commitment) -> None:
+    def _ask_commitment(self, arrived: list[Delivery]) -> None:
         """What is not committed in time is sent again (an object that is there already does no harm)."""
+        assert self._commitment is not None
         until = self._clock() + COMMITMENT_WAIT_S
         for delivery in arrived:
             self._deliveries.committing(delivery, until)
-        if not commitment.request([self._file(delivery) for delivery in arrived]):
+        if not self._commitment([self._file(delivery) for delivery in arrived]):
             for delivery in arrived:
                 self._done(delivery)
 

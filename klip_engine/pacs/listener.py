@@ -14,10 +14,11 @@ from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.dsutils import create_file_meta
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from klip_engine.errors import InputError, ResourceError, UsageError
 from klip_engine.pacs.bounded_transport import BoundedServer, Budget, is_in, server_context
+from klip_engine.pacs.commitment import CommitmentReports
 from klip_engine.pacs.config import Listener as ListenerConfig
 from klip_engine.pacs.event_log import Events, Level
 from klip_engine.pacs.pseudonyms import Pseudonyms
@@ -41,8 +42,16 @@ class Listener:
 
     name = "listener"
 
-    def __init__(self, config: ListenerConfig, spool: Spool, pseudonyms: Pseudonyms, events: Events) -> None:
+    def __init__(
+        self,
+        config: ListenerConfig,
+        spool: Spool,
+        pseudonyms: Pseudonyms,
+        events: Events,
+        reports: CommitmentReports | None = None,
+    ) -> None:
         self._config, self._spool, self._pseudonyms, self._events = config, spool, pseudonyms, events
+        self._reports = reports
         self._networks = {
             peer.ae_title.strip(): tuple(ipaddress.ip_network(a, strict=False) for a in peer.addresses)
             for peer in config.peers
@@ -71,11 +80,14 @@ class Listener:
         entity.maximum_associations = self._config.max_associations
         entity.maximum_pdu_size = 1 << 16
         entity.network_timeout = self._config.idle_timeout_s
-        entity.acse_timeout = entity.dimse_timeout = self._config.idle_timeout_s
+        entity.acse_timeout = min(10.0, self._config.idle_timeout_s)
+        entity.dimse_timeout = self._config.idle_timeout_s
         syntaxes = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != _DEFLATED]
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(context.abstract_syntax or "", syntaxes)
         entity.add_supported_context(Verification)
+        if self._reports is not None:  # here the peer that reports has the role of the SCP
+            entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         tls = self._config.tls
         try:
             context = (
@@ -95,6 +107,7 @@ class Listener:
                     (evt.EVT_REJECTED, self._rejected),
                     (evt.EVT_C_STORE, self._store),
                     (evt.EVT_C_ECHO, self._echo),
+                    (evt.EVT_N_EVENT_REPORT, self._report),
                 ],
                 server_class=BoundedServer,
                 networks=[network for networks in self._networks.values() for network in networks],
@@ -136,6 +149,12 @@ class Listener:
     def _echo(self, event: evt.Event) -> int:
         event.assoc.dul.socket.message_done()
         return SUCCESS
+
+    def _report(self, event: evt.Event) -> tuple[int, None]:
+        try:
+            return self._reports.received(event) if self._reports is not None else (0x0122, None)
+        finally:
+            event.assoc.dul.socket.message_done()
 
     def _store(self, event: evt.Event) -> int:
         peer = event.assoc.requestor.ae_title.strip()

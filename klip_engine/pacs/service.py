@@ -9,10 +9,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Protocol
 
 from klip_engine.errors import UsageError
 from klip_engine.files import writable_folder
+from klip_engine.pacs.commitment import CommitmentReports, request_commitment
 from klip_engine.pacs.config import ServiceConfig
 from klip_engine.pacs.dead_letters import DeadLetters
 from klip_engine.pacs.deliver import Courier
@@ -68,6 +70,7 @@ class Service:
 
         Raises UsageError where another service has the folder, InputError where the journal is damaged.
         """
+        _silence_libraries()
         self.config, self.events, self._clock = config, events, clock
         writable_folder(config.state)
         os.chmod(config.state, 0o700)
@@ -91,11 +94,13 @@ class Service:
                 DeadLetters(config.state),
                 events,
                 clock,
+                partial(request_commitment, destination) if destination.commitment else None,
             )
             for destination in config.destinations
         ]
+        reports = CommitmentReports(config.destinations, self.journal.deliveries, self.worker.result, events, clock)
         self.listener = (
-            Listener(config.listener, self.spool, self.pseudonyms, events) if config.listener is not None else None
+            Listener(config.listener, self.spool, self.pseudonyms, events, reports) if config.listener else None
         )
         self.parts: list[Part] = [self.listener] if self.listener else []
         self.parts += [
@@ -117,8 +122,6 @@ class Service:
 
     def start(self) -> None:
         """Open the doors and begin to work."""
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # both quote headers
-        warnings.filterwarnings("ignore", module="pydicom")
         for part in self.parts:
             part.start()
         self._loop("intake", lambda: self.intake.settle_quiet() > 0)
@@ -179,6 +182,13 @@ class Service:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _silence_libraries() -> None:
+    """Warnings and log lines of the DICOM libraries quote headers, which name patients."""
+    for name in ("pydicom", "pynetdicom", "dicomweb_client", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom|dicomweb_client)(\.|$)")
 
 
 def _own(config: ServiceConfig) -> IO[str]:

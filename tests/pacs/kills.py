@@ -42,7 +42,7 @@ def storm(folder: Path, orthanc: Orthanc, *, kills: int, studies: int, seed: int
     sent = [ct_study(f"storm {seed} {k}", slices=8) for k in range(studies)]
     acknowledged: set[str] = set()
     done = threading.Event()
-    sender = threading.Thread(target=_send_all, args=(sent, port, acknowledged, done, 0.3 * kills / studies))
+    sender = threading.Thread(target=_send_all, args=(sent, port, acknowledged, done, 1.2 * kills / studies))
     sender.start()
     during: Counter[str] = Counter()
     process = _start(config, folder, engine_s)

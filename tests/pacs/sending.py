@@ -7,7 +7,7 @@ from pynetdicom import AE
 
 
 def send(study: list[Dataset], port: int, *, calling: str = "SCANNER", called: str = "KLIP") -> list[int]:
-    """C-STORE each data set over one association; the statuses, fewer where it ends before, [] where it is refused."""
+    """C-STORE each data set over one association; the statuses, fewer where it ends before."""
     entity = AE(ae_title=calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
     for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in study}:

@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
-
-from klip_engine.io.atomic import SCHEMA, results_folder
 
 CLASSES = {
     "seg": ("1.2.840.10008.5.1.4.1.1.66.4", "SEG"),
@@ -37,12 +36,13 @@ def main(source: Path, out: Path, seconds: float) -> None:
     with (out.parent / "runs.txt").open("a") as runs:
         print(digest.hexdigest(), file=runs)
     time.sleep(seconds)
-    with results_folder(out) as folder:
-        (folder / "dicom").mkdir()
-        (folder / "findings.json").write_text(json.dumps({"schema": SCHEMA, "digest": digest.hexdigest()}))
-        for kind in CLASSES:
-            written = _object(kind, images[0], digest.hexdigest())
-            pydicom.dcmwrite(folder / "dicom" / f"{kind}.dcm", written, enforce_file_format=True)
+    folder = Path(tempfile.mkdtemp(dir=out.parent))
+    (folder / "dicom").mkdir()
+    (folder / "findings.json").write_text(json.dumps({"digest": digest.hexdigest()}))
+    for kind in CLASSES:
+        written = _object(kind, images[0], digest.hexdigest())
+        pydicom.dcmwrite(folder / "dicom" / f"{kind}.dcm", written, enforce_file_format=True)
+    folder.rename(out)
 
 
 def _object(kind: str, image: Dataset, digest: str) -> Dataset:

@@ -109,7 +109,7 @@ def test_a_full_log_disk_stops_nothing():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_of_the_patient_is_seen_from_outside(orthanc: Orthanc, tmp_path, fails):
-    """A whole round trip, or a run that ends with a UID in its sentence: log, page, health and metrics are searched."""
+    """A round trip, or a run that ends with a UID in its sentence: log, page, health and metrics are searched."""
     study = ct_study(f"outside {fails}")
     uid = study[0].SeriesInstanceUID
     sentence = json.dumps({"event": "error", "message": f"series {uid} of a study is not even"})

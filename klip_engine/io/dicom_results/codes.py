@@ -29,6 +29,7 @@ P_VALUE = Code("p-value", PRIVATE_SCHEME, "P-value")
 RESULT = Code("klip-result", PRIVATE_SCHEME, "Search for suspicious regions")
 NOTHING_MARKED = Code("nothing-marked", PRIVATE_SCHEME, "No region scores above the threshold")
 
+BACKGROUND = Code("125040", "DCM", "Background")
 MORPHOLOGICALLY_ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 SEGMENTATION = Code("113076", "DCM", "Segmentation")

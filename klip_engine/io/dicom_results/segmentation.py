@@ -12,7 +12,7 @@ from pydicom.pixels import get_encoder
 from pydicom.uid import UID, RLELossless, SegmentationStorage
 
 from klip_engine.detection import NOTICE, Finding
-from klip_engine.io.dicom_results.codes import MORPHOLOGICALLY_ABNORMAL, SEGMENTATION, SUSPICIOUS_REGION
+from klip_engine.io.dicom_results.codes import BACKGROUND, MORPHOLOGICALLY_ABNORMAL, SEGMENTATION, SUSPICIOUS_REGION
 from klip_engine.io.dicom_results.colours import cielab, finding_colour
 from klip_engine.io.dicom_results.composite import (
     ALGORITHM,
@@ -25,6 +25,7 @@ from klip_engine.io.dicom_results.composite import (
 )
 from klip_engine.io.dicom_results.multiframe import add_dimensions, add_space, frame_groups, shared_groups
 from klip_engine.io.dicom_results.objects import DicomObject
+from klip_engine.io.dicom_results.written import WrittenResults
 
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage, which pydicom 3.0 has no name for."""
@@ -45,7 +46,7 @@ def segmentation(context: Context) -> Dataset | None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
     dataset.SegmentSequence = [_segment(context, finding, n) for n, finding in enumerate(marked, start=1)]
     add_dimensions(dataset, context, "seg", _SEGMENT, _POSITION)
-    frames = list(_binary_frames(context.results.regions, [finding.label for finding in marked]))
+    frames = list(_binary_frames(context.results, [finding.label for finding in marked]))
     height = {k: n for n, k in enumerate(sorted({k for _, k in frames}), start=1)}
     groups = []
     for number, k in frames:
@@ -62,8 +63,8 @@ def segmentation(context: Context) -> Dataset | None:
 def label_map(context: Context) -> Dataset | None:
     """Label Map Segmentation Storage, RLE: one frame a slice, voxels hold the number of their segment.
 
-    None without findings. Voxels of 0 are background, declared as padding (PS3.3 C.8.20.2). Validators and archives
-    from before 2023 do not know this class.
+    None without findings. Voxels of 0 are background, declared as padding and as segment 0 (PS3.3 C.8.20.2).
+    Validators and archives from before 2024 do not know this class.
     """
     marked = context.results.marked
     if not marked:
@@ -73,11 +74,12 @@ def label_map(context: Context) -> Dataset | None:
     bits = 8 * kind().itemsize
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
     dataset.PixelPaddingValue = 0
-    dataset.SegmentSequence = [_segment(context, finding, n) for n, finding in enumerate(marked, start=1)]
+    segments = [_segment(context, finding, n) for n, finding in enumerate(marked, start=1)]
+    dataset.SegmentSequence = [_background(), *segments]
     add_dimensions(dataset, context, "labelmap", _POSITION)
     numbers = np.zeros(int(context.results.regions.max()) + 1, dtype=kind)
     numbers[[finding.label for finding in marked]] = np.arange(1, len(marked) + 1)
-    slices = np.flatnonzero(context.results.regions.any(axis=(1, 2))).tolist()
+    slices = [k for k, here in enumerate(context.results.labels_of_slices) if here]
     _add_frames(dataset, [frame_groups(context, k, (n,), SEGMENTATION) for n, k in enumerate(slices, start=1)])
     dataset.PixelData = encapsulate([_run_lengths(dataset, numbers[context.results.regions[k]]) for k in slices])
     dataset["PixelData"].is_undefined_length = True
@@ -134,16 +136,27 @@ def _segment(context: Context, finding: Finding, number: int) -> Dataset:
     return segment
 
 
+def _background() -> Dataset:
+    """The segment of a label map that holds everything else."""
+    segment = Dataset()
+    segment.SegmentNumber = 0
+    segment.SegmentLabel = "Background"
+    segment.SegmentAlgorithmType = "AUTOMATIC"
+    segment.SegmentAlgorithmName = ALGORITHM
+    segment.SegmentedPropertyCategoryCodeSequence = [BACKGROUND.dataset()]
+    segment.SegmentedPropertyTypeCodeSequence = [BACKGROUND.dataset()]
+    return segment
+
+
 def _add_frames(dataset: Dataset, groups: list[Dataset]) -> None:
     dataset.NumberOfFrames = len(groups)
     dataset.PerFrameFunctionalGroupsSequence = groups
 
 
-def _binary_frames(regions: npt.NDArray[np.uint16], labels: list[int]) -> Iterator[tuple[int, int]]:
+def _binary_frames(results: WrittenResults, labels: list[int]) -> Iterator[tuple[int, int]]:
     """(segment number, slice) of every frame that is not empty, in the order they are stored."""
-    present = [set(np.unique(plane).tolist()) for plane in regions]
     for number, label in enumerate(labels, start=1):
-        yield from ((number, k) for k, here in enumerate(present) if label in here)
+        yield from ((number, k) for k, here in enumerate(results.labels_of_slices) if label in here)
 
 
 def _packed(regions: npt.NDArray[np.uint16], frames: Iterable[tuple[int, int]]) -> bytes:

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from klip_engine.detection import Finding
 from klip_engine.errors import InputError
 from klip_engine.files import write_file
+from klip_engine.io.dicom_headers import pseudonym
 from klip_engine.io.dicom_results.composite import Context
 from klip_engine.io.dicom_results.extra import structured_reporting
 from klip_engine.io.dicom_results.objects import ALL, DicomObject
@@ -26,7 +27,6 @@ from klip_engine.io.dicom_results.source import read_source
 from klip_engine.io.dicom_results.structured_report import structured_report
 from klip_engine.io.dicom_results.uids import result_uids
 from klip_engine.io.dicom_results.written import WrittenResults, read_written
-from klip_engine.io.dicom_series import pseudonym
 from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
 
 _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,15 @@ class WrittenResults:
     findings: tuple[Finding, ...]
     threshold: float | None
 
-    @property
+    @cached_property
+    def labels_of_slices(self) -> tuple[frozenset[int], ...]:
+        """The labels on each slice, without 0."""
+        return tuple(frozenset(np.flatnonzero(np.bincount(p.ravel())).tolist()) - {0} for p in self.regions)
+
+    @cached_property
     def marked(self) -> tuple[Finding, ...]:
         """The findings with a voxel in `regions`: a small one may fall between the slices of a coarse input."""
-        present = set(np.unique(self.regions).tolist())
+        present = frozenset().union(*self.labels_of_slices)
         return tuple(finding for finding in self.findings if finding.label in present)
 
 

@@ -56,11 +56,13 @@ class Deliveries:
             (destination, now, limit),
         )
 
-    def uncommitted(self, destination: str, before: float) -> list[Delivery]:
-        """What was sent, but not committed until a moment."""
-        return self._select(
-            "destination = ? AND state = 'committing' AND not_before <= ? ORDER BY id", (destination, before)
-        )
+    def uncommitted(self, destination: str) -> list[Delivery]:
+        """What was sent, but not committed yet."""
+        return self._select("destination = ? AND state = 'committing' ORDER BY id", (destination,))
+
+    def overdue(self, destination: str, now: float) -> list[Delivery]:
+        """What was sent, but not committed in time."""
+        return [delivery for delivery in self.uncommitted(destination) if delivery.not_before <= now]
 
     def in_state(self, *states: DeliveryState, limit: int = 100) -> list[Delivery]:
         """Deliveries by state, the newest first."""

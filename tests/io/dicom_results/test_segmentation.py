@@ -17,9 +17,10 @@ from .cases import Case, read
 from .readers import dcmqi, volume_at, voxels_at
 
 
-def test_dcmqi_reads_the_regions_where_they_are(case: Case, tmp_path: Path) -> None:
-    files = case.write(tmp_path / "dicom", [DicomObject.SEG])
-    out = dcmqi("segimage2itkimage", files["seg"], tmp_path / "dcmqi")
+@pytest.mark.parametrize("kind", [DicomObject.SEG, DicomObject.LABELMAP])
+def test_dcmqi_reads_the_regions_where_they_are(case: Case, tmp_path: Path, kind: DicomObject) -> None:
+    files = case.write(tmp_path / "dicom", [kind])
+    out = dcmqi("segimage2itkimage", files[kind], tmp_path / "dcmqi")
     geometry = case.loaded.volume.geometry
     found = np.zeros_like(case.regions)
     for path in out.glob("*.nrrd"):

@@ -20,6 +20,8 @@ ALLOWED = {
 }
 ALLOWED_LABEL_MAP = ALLOWED | {
     "Error - Information Object Not found": "Label Map Segmentation (2024) is younger than the validator",
+    "Error - SegmentNumber not monotonically increasing from one by one - have SegmentSequence item number 1 "
+    "(from one) with SegmentNumber of 0": "label maps describe their background, which is number 0 (C.8.20.2)",
 }
 
 
