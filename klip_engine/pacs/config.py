@@ -100,6 +100,8 @@ class Engine:
 
     prior: str = "default"
     preset: str = "default"
+    settings: Path | None = None
+    """A file with settings instead of the preset: of `klip-engine tune`, or a findings.json."""
     false_alarms: float | None = None
     device: str = "auto"
     objects: tuple[ResultObject, ...] = ("seg", "sr", "pm", "sc")

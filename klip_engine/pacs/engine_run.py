@@ -53,7 +53,8 @@ def detect_command(engine: Engine, objects: Sequence[str]) -> EngineCommand:
     """`klip-engine detect` with the settings of the configuration."""
 
     def command(source: Path, out: Path) -> list[str]:
-        options = ["--prior", engine.prior, "--preset", engine.preset, "--device", engine.device]
+        options = ["--prior", engine.prior, "--device", engine.device]
+        options += ["--settings", str(engine.settings)] if engine.settings else ["--preset", engine.preset]
         if engine.false_alarms is not None:
             options += ["--false-alarms", str(engine.false_alarms)]
         options += ["--dicom", ",".join(objects), "--progress", "json"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from klip_engine.errors import InputError
+from klip_engine.errors import InputError, UsageError
 from klip_engine.pacs.config import Engine, ServiceConfig
 from klip_engine.pacs.event_log import Events
 from klip_engine.pacs.journal import Journal, SeriesDecision, Study
@@ -82,10 +82,15 @@ def engine_identity(engine: Engine) -> str:
         facts.pop(name)
     bundle = Path(engine.prior)
     if bundle.is_dir():
-        facts["prior"] = [_file_digest(file) for file in sorted(bundle.iterdir()) if file.is_file()]
+        facts["prior"] = [_file_digest(file) for file in sorted(bundle.rglob("*")) if file.is_file()]
+    if engine.settings is not None:
+        facts["settings"] = _file_digest(engine.settings)
     return json.dumps([__version__, facts], sort_keys=True)
 
 
 def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"engine: cannot read {file} ({error.strerror})") from error

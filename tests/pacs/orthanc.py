@@ -85,11 +85,15 @@ class Orthanc:
     def instances_by_modality(self, study: str) -> dict[str, list[str]]:
         """SOP Instance UIDs of a study (by StudyInstanceUID), by the modality of their series."""
         found: dict[str, list[str]] = {}
-        query = {"Level": "Series", "Query": {"StudyInstanceUID": study}, "Expand": True}
-        request = urllib.request.Request(f"{self.url}/tools/find", data=json.dumps(query).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            for series in json.load(answer):
-                for instance in series["Instances"]:
-                    uid = self.get(f"/instances/{instance}")["MainDicomTags"]["SOPInstanceUID"]
-                    found.setdefault(series["MainDicomTags"]["Modality"], []).append(uid)
+        for identifier in self.find("Series", {"StudyInstanceUID": study}):
+            series = self.get(f"/series/{identifier}")
+            for instance in series["Instances"]:
+                uid = self.get(f"/instances/{instance}")["MainDicomTags"]["SOPInstanceUID"]
+                found.setdefault(series["MainDicomTags"]["Modality"], []).append(uid)
         return found
+
+    def find(self, level: str, query: dict[str, str]) -> list[str]:
+        """Orthanc's identifiers of what has these tags."""
+        body = json.dumps({"Level": level, "Query": query}).encode()
+        with urllib.request.urlopen(f"{self.url}/tools/find", data=body, timeout=30) as answer:
+            return json.load(answer)
