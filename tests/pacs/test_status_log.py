@@ -7,13 +7,17 @@ import stat
 import threading
 
 import pytest
+from typer.testing import CliRunner
 
+from klip_engine.cli import app
 from klip_engine.errors import UsageError
 from klip_engine.pacs.config import Status
 from klip_engine.pacs.event_log import EventLog, Level, hide_uids
 from klip_engine.pacs.event_tally import EventTally
 from klip_engine.pacs.log_file import LogFile
+from klip_engine.pacs.pseudonyms import load_pseudonyms
 from klip_engine.pacs.service import Service
+from tests.pacs.busy_journal import STUDIES, busy
 from tests.pacs.conftest import by_store, config, stand_in, wait_for
 from tests.pacs.orthanc import Orthanc
 from tests.pacs.sending import send
@@ -137,3 +141,19 @@ def test_nothing_of_the_patient_is_seen_from_outside(orthanc: Orthanc, tmp_path,
     secrets = [PATIENT, "Doe", "Jane", "MRN-123456", "19700101", uid, study[0].StudyInstanceUID]
     assert not [one for one in [*secrets, study[3].SOPInstanceUID] if one.lower() in told]
     assert Level.ERROR.value in lines or not fails
+
+
+def test_a_name_is_resolved_for_who_may_read_the_state_folder(tmp_path):
+    scene = busy(tmp_path / "state")
+    scene.journal.close()
+    names = load_pseudonyms(scene.config.state)
+    file = tmp_path / "klip.toml"
+    file.write_text(
+        'state = "state"\n[[folders]]\npath = "in"\n[[destinations]]\nname = "web"\nkind = "dicomweb"\n'
+        'url = "http://127.0.0.1:8042/dicom-web"\n'
+    )
+    found = CliRunner().invoke(app, ["serve", str(file), "--find", names.short(STUDIES[2])])
+    assert (found.exit_code, found.stdout.strip()) == (0, STUDIES[2])
+    other = CliRunner().invoke(app, ["serve", str(file), "--find", "0" * 12])
+    assert other.exit_code == UsageError.exit_code
+    assert "no study is called 000000000000" in other.stderr

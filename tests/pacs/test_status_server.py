@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 import pytest
 
 from klip_engine.errors import InputError, UsageError
+from klip_engine.pacs.check import check_service
 from klip_engine.pacs.config import ServiceConfig, Status, load_config
 from klip_engine.pacs.event_log import EventLog
 from klip_engine.pacs.status import StatusServer
@@ -110,3 +111,10 @@ def test_log_settings(tmp_path):
     assert configured(tmp_path, '[log]\nfile = "klip.log"').log.file == tmp_path / "klip.log"
     with pytest.raises(InputError, match=r"log\.max_mb has to be at least 1"):
         configured(tmp_path, "[log]\nmax_mb = 0")
+
+
+def test_serve_check_finds_a_taken_port(tmp_path, server):
+    settings = configured(tmp_path, f"[status]\nport = {server.port}")
+    found = next(one for one in check_service(settings) if one.what == f"status page, port {server.port}")
+    assert not found.is_well
+    assert "the port cannot be used" in found.cure
