@@ -47,16 +47,21 @@ def serve(
 
 
 def _serve(file: Path, cancelled: IsCancelled) -> None:
+    import threading
     import time
 
     from klip_engine.pacs.config import load_config
-    from klip_engine.pacs.event_log import EventLog
+    from klip_engine.pacs.event_log import EventLog, Level
     from klip_engine.pacs.log_file import LogFile
     from klip_engine.pacs.service import Service
 
     config = load_config(file)
     log = config.log
-    service = Service(config, EventLog(LogFile(log.file, log.max_mb << 20, log.keep) if log.file else None))
+    events = EventLog(LogFile(log.file, log.max_mb << 20, log.keep) if log.file else None)
+    threading.excepthook = lambda died: events(  # of pynetdicom, where peers talk nonsense; told without its text
+        "thread-died", Level.WARNING, reason=died.exc_type.__name__
+    )
+    service = Service(config, events)
     try:
         service.start()
         while not cancelled():

@@ -30,21 +30,27 @@ class Budget:
     limit: int
     per_message: int
     idle_timeout_s: float
-    _held: int = 0
+    _held: dict[threading.Thread, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, size: int) -> bool:
-        """Reserve bytes; False where there is no room."""
+    def take(self, association: threading.Thread, size: int) -> bool:
+        """Reserve bytes; False where there is no room. Associations that died hold nothing any more."""
         with self._lock:
-            if self._held + size > self.limit:
+            if sum(self._held.values()) + size > self.limit:
+                self._held = {one: held for one, held in self._held.items() if one.is_alive()}
+            if sum(self._held.values()) + size > self.limit:
                 return False
-            self._held += size
+            self._held[association] = self._held.get(association, 0) + size
             return True
 
-    def give(self, size: int) -> None:
-        """Return bytes."""
+    def held(self, association: threading.Thread) -> int:
+        """Bytes that an association has reserved."""
+        return self._held.get(association, 0)
+
+    def give(self, association: threading.Thread) -> None:
+        """Return all that an association has reserved."""
         with self._lock:
-            self._held -= size
+            self._held.pop(association, None)
 
 
 class BoundedSocket(AssociationSocket):
@@ -54,7 +60,6 @@ class BoundedSocket(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
         client_socket.settimeout(budget.idle_timeout_s)
         self._budget = budget
-        self._held = 0
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly so many bytes, fewer where the peer has closed. Raises OSError beyond a limit."""
@@ -85,8 +90,7 @@ class BoundedSocket(AssociationSocket):
 
     def message_done(self) -> None:
         """What was held for the last message is free again."""
-        held, self._held = self._held, 0
-        self._budget.give(held)
+        self._budget.give(self.assoc)
 
     def close(self) -> None:
         """Close the connection and return what it held."""
@@ -103,11 +107,10 @@ class BoundedSocket(AssociationSocket):
             self.assoc.dul.to_user_queue.put(None)
 
     def _hold(self, size: int) -> None:
-        if size > _MAX_PDU or self._held + size > self._budget.per_message + _COMMAND_ROOM:
+        if size > _MAX_PDU or self._budget.held(self.assoc) + size > self._budget.per_message + _COMMAND_ROOM:
             raise OSError("the message is larger than allowed")
-        if not self._budget.take(size):
+        if not self._budget.take(self.assoc, size):
             raise OSError("too much is being received at once")
-        self._held += size
 
 
 class BoundedRequestHandler(RequestHandler):
