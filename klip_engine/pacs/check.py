@@ -34,6 +34,12 @@ def check_service(config: ServiceConfig) -> Iterator[Finding]:
     yield _try("state folder", lambda: _writable(config.state))
     if config.listener is not None:
         yield _try(f"listener, port {config.listener.port}", lambda: _listener(config.listener))
+    if config.status is not None:
+        status = config.status
+        yield _try(f"status page, port {status.port}", lambda: _free_port(status.address, status.port))
+    if config.log.file is not None:
+        log = config.log.file.parent
+        yield _try(f"log folder {log}", lambda: _writable(log))
     for folder in config.folders:
         yield _try(f"folder {folder.path}", lambda folder=folder: _writable(folder.path))  # type: ignore[misc]
     for watch in config.dicomweb:
@@ -67,11 +73,15 @@ def _listener(listener: Listener | None) -> str:
     if listener.tls is not None:
         ca = str(listener.tls.ca) if listener.tls.ca else None
         server_context(str(listener.tls.certificate), str(listener.tls.key), ca)
-    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    return _free_port(listener.address, listener.port)
+
+
+def _free_port(address: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((listener.address, listener.port))
+            probe.bind((address, port))
         except OSError as error:
             return f"the port cannot be used ({error.strerror}); is the service running already?"
     return ""

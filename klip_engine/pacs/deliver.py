@@ -45,6 +45,11 @@ class Courier:
         self._away = 0
         self._away_until = 0.0
 
+    @property
+    def name(self) -> str:
+        """The destination's."""
+        return self._destination.name
+
     def deliver_due(self) -> int:
         """Send what is due; returns how many objects arrived."""
         now = self._clock()

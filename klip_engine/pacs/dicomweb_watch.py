@@ -58,6 +58,16 @@ class DicomwebWatcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dicomweb", daemon=True)
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"watched server {self._config.name}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread is alive."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()

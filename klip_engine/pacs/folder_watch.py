@@ -41,6 +41,16 @@ class FolderWatcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="folder", daemon=True)
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"watched folder {self._config.path.name}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread is alive."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()

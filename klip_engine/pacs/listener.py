@@ -40,6 +40,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 class Listener:
     """Listens in threads of its own from `start` to `stop`."""
 
+    name = "listener"
+
     def __init__(
         self,
         config: ListenerConfig,
@@ -63,6 +65,11 @@ class Listener:
         """The port that is listened on; of use where the configuration says 0."""
         assert self._server is not None
         return int(self._server.server_address[1])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to listen. Raises UsageError when the address or port cannot be used."""

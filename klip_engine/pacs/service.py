@@ -20,7 +20,7 @@ from klip_engine.pacs.dead_letters import DeadLetters
 from klip_engine.pacs.deliver import Courier
 from klip_engine.pacs.dicomweb_watch import DicomwebWatcher
 from klip_engine.pacs.engine_run import EngineCommand, detect_command
-from klip_engine.pacs.event_log import Events, Level
+from klip_engine.pacs.event_log import EventLog, Level
 from klip_engine.pacs.folder_watch import FolderWatcher
 from klip_engine.pacs.intake import Intake
 from klip_engine.pacs.journal import Journal
@@ -29,6 +29,7 @@ from klip_engine.pacs.pseudonyms import load_pseudonyms
 from klip_engine.pacs.retention import Keeper
 from klip_engine.pacs.sending import SenderFactory, make_sender
 from klip_engine.pacs.spool import Spool
+from klip_engine.pacs.status import StatusServer, Watched
 from klip_engine.pacs.worker import Worker
 
 _EVERY_S = 0.2
@@ -37,6 +38,14 @@ _SWEEP_EVERY_S = 600.0
 
 class Part(Protocol):
     """What runs beside the service: a watcher, the status page."""
+
+    @property
+    def name(self) -> str:
+        """For people: health and the status page say it."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread is alive."""
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -51,7 +60,7 @@ class Service:
     def __init__(
         self,
         config: ServiceConfig,
-        events: Events,
+        events: EventLog,
         *,
         command: EngineCommand | None = None,
         senders: SenderFactory = make_sender,
@@ -62,7 +71,7 @@ class Service:
         Raises UsageError where another service has the folder, InputError where the journal is damaged.
         """
         _silence_libraries()
-        self.config, self.events = config, events
+        self.config, self.events, self._clock = config, events, clock
         writable_folder(config.state)
         os.chmod(config.state, 0o700)
         self._lock = _own(config)
@@ -105,6 +114,8 @@ class Service:
             config.retention, self.journal, self.spool, self.worker, self.pseudonyms, events, clock
         )
         self.keeper.recover()
+        if config.status is not None:
+            self.parts.append(StatusServer(config.status, self._watched(), self.journal, events))
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         events("recovered", adopted=adopted, resumed=resumed)
@@ -116,7 +127,7 @@ class Service:
         self._loop("intake", lambda: self.intake.settle_quiet() > 0)
         self._loop("worker", lambda: self.worker.run_next(self._stop))
         for courier in self.couriers:
-            self._loop("courier", lambda courier=courier: courier.deliver_due() > 0)  # type: ignore[misc]
+            self._loop(f"courier {courier.name}", lambda courier=courier: courier.deliver_due() > 0)  # type: ignore[misc]
         self._loop("retention", self._sweep_now_and_then)
         self.events("started", port=self.listener.port if self.listener else None)
 
@@ -130,6 +141,23 @@ class Service:
         self.journal.close()
         self._lock.close()
         self.events("stopped")
+
+    def threads(self) -> dict[str, bool]:
+        """Whether each part runs, by its name."""
+        loops = {thread.name: thread.is_alive() for thread in self._threads}
+        return loops | {part.name: part.is_running for part in self.parts}
+
+    def _watched(self) -> Watched:
+        """What the status page looks at."""
+        return Watched(
+            config=self.config,
+            tally=self.events.tally,
+            threads=self.threads,
+            progress=lambda: self.worker.progress,
+            pseudonym=self.pseudonyms.short,
+            started_at=self._clock(),
+            clock=self._clock,
+        )
 
     def _sweep_now_and_then(self) -> bool:
         self.keeper.sweep()

@@ -15,7 +15,9 @@ import pytest
 from klip_engine.pacs.config import Destination, Listener, Peer, Rules, ServiceConfig
 from klip_engine.pacs.event_log import EventLog
 from klip_engine.pacs.service import Service
+from klip_engine.pacs.status.answers import Answers
 from tests.pacs import orthanc as orthancs
+from tests.pacs.busy_journal import Busy, busy
 
 STAND_IN = Path(__file__).with_name("stand_in_engine.py")
 
@@ -94,3 +96,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
             return found
         time.sleep(0.05)
     pytest.fail("it did not happen in time")
+
+
+@pytest.fixture
+def scene(tmp_path) -> Busy:
+    return busy(tmp_path / "state")
+
+
+@pytest.fixture
+def answers(scene) -> Answers:
+    return Answers(scene.config.status, scene.watched, scene.journal, lambda *_, **__: None)

@@ -109,12 +109,13 @@ class Deliveries:
         """It failed for good."""
         self._set(delivery, "state = 'dead', reason = ?, ended_at = ?", reason, now)
 
-    def revive(self) -> int:
-        """Dead deliveries are tried again, on request. Returns how many."""
+    def revive(self, number: int | None = None) -> int:
+        """Dead deliveries, or only one by its id, are tried again, on request. Returns how many."""
         with self._database.change() as connection:
             return connection.execute(
                 "UPDATE deliveries SET state = 'waiting', attempts = 0, not_before = 0, failing_since = NULL,"
-                " ended_at = NULL WHERE state = 'dead'"
+                " ended_at = NULL WHERE state = 'dead' AND id = COALESCE(?, id)",
+                (number,),
             ).rowcount
 
     def _select(self, condition: str, values: Sequence[object]) -> list[Delivery]:

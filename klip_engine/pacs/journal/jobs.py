@@ -116,13 +116,15 @@ class Jobs:
                 "UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE state = 'running'"
             ).rowcount
 
-    def revive(self) -> int:
-        """Dead jobs are tried again, on request. Returns how many."""
+    def revive(self, key: str | None = None) -> int:
+        """Dead jobs, or only one, are tried again, on request. Returns how many."""
         with self._database.change() as connection:
             return connection.execute(
                 "UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, ended_at = NULL"
                 " WHERE state = 'dead' AND EXISTS (SELECT 1 FROM instances"
                 " WHERE instances.series = jobs.series AND removed_at IS NULL)"
+                " AND key = COALESCE(?, key)",
+                (key,),
             ).rowcount
 
     def in_state(self, *states: JobState, limit: int = 100) -> list[Job]:
