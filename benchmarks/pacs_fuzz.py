@@ -16,9 +16,9 @@ from pathlib import Path
 
 from klip_engine.pacs.event_log import EventLog
 from klip_engine.pacs.service import Service
+from tests.orthanc import Orthanc
 from tests.pacs.conftest import by_store, config
 from tests.pacs.fuzz import malformed_association, store_mutated
-from tests.pacs.orthanc import Orthanc
 from tests.pacs.sending import send
 from tests.pacs.studies import ct_study
 

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.orthanc import PROGRAM, WHY_NOT, Orthanc
 from tests.pacs.kills import storm
-from tests.pacs.orthanc import PROGRAM, WHY_NOT, Orthanc
 
 
 def main(kills: int, seed: int) -> int:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.pacs.orthanc import PROGRAM, WHY_NOT, Orthanc, free_port
+from tests.orthanc import PROGRAM, WHY_NOT, Orthanc, free_port
 from tests.pacs.studies import ct_study, write_study
 
 PEERS, TURNS = 4, 3

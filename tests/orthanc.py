@@ -1,115 +1,110 @@
-"""A real PACS for tests: Orthanc on free ports of this machine, one for the session."""
+"""A real PACS for tests and benchmarks: Orthanc on loopback, in a temporary folder."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+PROGRAM = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+PLUGINS = Path("/usr/share/orthanc/plugins")
+WHY_NOT = "needs Orthanc (apt-get install orthanc orthanc-dicomweb)"
 
 
-@dataclass(frozen=True)
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Orthanc:
-    """url: of its REST interface, without a slash at the end; dicom_port and aet: of its DICOM listener."""
+    """Keeps its data and ports when it is stopped and started again."""
 
-    url: str
-    dicom_port: int
-    aet: str = "ORTHANC"
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder, self.http_port, self.dicom_port = folder, free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.web = f"{self.url}/dicom-web"
+        self._settings = {
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "HttpPort": self.http_port,
+            "DicomPort": self.dicom_port,
+            "DicomAet": "ORTHANC",
+            "DicomCheckCalledAet": True,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "UnknownSopClassAccepted": True,
+            "StableAge": 1,
+            "Plugins": [str(PLUGINS)],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        } | settings
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def get(self, path: str) -> bytes:
-        """The answer to GET, as bytes."""
-        with urllib.request.urlopen(self.url + path, timeout=30) as response:
-            content: bytes = response.read()
-        return content
+    def start(self) -> Orthanc:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(self._settings))
+        log = (self.folder / "orthanc.log").open("ab")
+        self._process = subprocess.Popen([str(PROGRAM), str(file)], stdout=log, stderr=log)
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                self.get("/system")
+                return self
+            time.sleep(0.1)
+        raise RuntimeError(f"Orthanc did not start; see {self.folder / 'orthanc.log'}")
 
-    def json(self, path: str) -> Any:
-        """The answer to GET, from JSON."""
-        return json.loads(self.get(path))
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process is not None:
+            self._process.kill() if kill else self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def file(self, instance: str) -> bytes:
+        return self.content(f"/instances/{instance}/file")
+
+    def content(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return answer.read()
 
     def upload(self, content: bytes) -> dict[str, Any]:
         """Store a DICOM file by REST; {"ID", "Status", "ParentStudy", ...}."""
         request = urllib.request.Request(f"{self.url}/instances", data=content, method="POST")
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer: dict[str, Any] = json.loads(response.read())
-        return answer
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     def clear(self) -> None:
         """Forget everything."""
-        for patient in self.json("/patients"):
+        for patient in self.get("/patients"):
             request = urllib.request.Request(f"{self.url}/patients/{patient}", method="DELETE")
             urllib.request.urlopen(request, timeout=30).close()
 
+    def set(self, path: str, value: Any, method: str = "PUT") -> None:
+        request = urllib.request.Request(self.url + path, data=json.dumps(value).encode(), method=method)
+        urllib.request.urlopen(request, timeout=30).close()
 
-@pytest.fixture(scope="session")
-def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    program = shutil.which("Orthanc", path=f"/usr/sbin{os.pathsep}{os.environ.get('PATH', '')}")
-    if program is None:
-        pytest.skip("needs Orthanc (Debian: orthanc, orthanc-dicomweb), which is not here")
-    folder = tmp_path_factory.mktemp("orthanc")
-    http, dicom = _free_ports()
-    server = Orthanc(f"http://127.0.0.1:{http}", dicom)
-    (folder / "orthanc.json").write_text(json.dumps(_configuration(folder, http, dicom, server.aet)))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "orthanc.json"], cwd=folder, stdout=log, stderr=log)
-        try:
-            _wait_for(server, process, folder / "log")
-            yield server
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+    def instances_by_modality(self, study: str) -> dict[str, list[str]]:
+        """SOP Instance UIDs of a study (by StudyInstanceUID), by the modality of their series."""
+        found: dict[str, list[str]] = {}
+        for identifier in self.find("Series", {"StudyInstanceUID": study}):
+            series = self.get(f"/series/{identifier}")
+            for instance in series["Instances"]:
+                uid = self.get(f"/instances/{instance}")["MainDicomTags"]["SOPInstanceUID"]
+                found.setdefault(series["MainDicomTags"]["Modality"], []).append(uid)
+        return found
 
-
-@pytest.fixture
-def orthanc(orthanc_process: Orthanc) -> Orthanc:
-    """Orthanc, empty."""
-    orthanc_process.clear()
-    return orthanc_process
-
-
-def _configuration(folder: Path, http: int, dicom: int, aet: str) -> dict[str, Any]:
-    plugins = Path("/usr/share/orthanc/plugins")
-    return {
-        "Name": "tests",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "index"),
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "HttpPort": http,
-        "DicomPort": dicom,
-        "DicomAet": aet,
-        "DicomAlwaysAllowStore": True,
-        "UnknownSopClassAccepted": True,
-        "OverwriteInstances": False,
-        "StableAge": 1,
-        "Plugins": [str(path) for path in sorted(plugins.glob("libOrthancDicomWeb.so*"))][:1],
-    }
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
-
-
-def _wait_for(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            server.json("/system")
-            return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    raise RuntimeError(f"Orthanc did not start: {log.read_text(errors='replace')[-2000:]}")
+    def find(self, level: str, query: dict[str, str]) -> list[str]:
+        """Orthanc's identifiers of what has these tags."""
+        body = json.dumps({"Level": level, "Query": query}).encode()
+        with urllib.request.urlopen(f"{self.url}/tools/find", data=body, timeout=30) as answer:
+            return json.load(answer)

@@ -16,7 +16,7 @@ from klip_engine.pacs.config import Destination, Listener, Peer, Rules, ServiceC
 from klip_engine.pacs.event_log import EventLog
 from klip_engine.pacs.service import Service
 from klip_engine.pacs.status.answers import Answers
-from tests.pacs import orthanc as orthancs
+from tests import orthanc as orthancs
 from tests.pacs.busy_journal import Busy, busy
 
 STAND_IN = Path(__file__).with_name("stand_in_engine.py")

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from klip_engine.pacs.journal import Journal
-from tests.pacs.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc, free_port
 from tests.pacs.sending import send
 from tests.pacs.studies import ct_study
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from klip_engine.pacs.config import Listener, Peer
+from tests.orthanc import PROGRAM, WHY_NOT, Orthanc, free_port
 from tests.pacs.conftest import by_store, config, wait_for
-from tests.pacs.orthanc import PROGRAM, WHY_NOT, Orthanc, free_port
 from tests.pacs.peers import archive
 from tests.pacs.sending import send
 from tests.pacs.studies import ct_study

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from klip_engine.pacs.config import Destination
+from tests.orthanc import PROGRAM, WHY_NOT, Orthanc
 from tests.pacs.conftest import by_store, by_stow, config, wait_for
-from tests.pacs.orthanc import PROGRAM, WHY_NOT, Orthanc
 from tests.pacs.peers import LABEL_MAP, archive, web_server
 from tests.pacs.sending import send
 from tests.pacs.studies import ct_study

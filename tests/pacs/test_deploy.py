@@ -17,7 +17,7 @@ import pytest
 from klip_engine.pacs.config import load_config
 from klip_engine.pacs.sending import Verdict
 from klip_engine.pacs.stow import StowSender
-from tests.pacs import orthanc as orthancs
+from tests import orthanc as orthancs
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONTAINER = DEPLOY / "container"

@@ -17,9 +17,9 @@ from klip_engine.pacs.event_tally import EventTally
 from klip_engine.pacs.log_file import LogFile
 from klip_engine.pacs.pseudonyms import load_pseudonyms
 from klip_engine.pacs.service import Service
+from tests.orthanc import Orthanc
 from tests.pacs.busy_journal import STUDIES, busy
 from tests.pacs.conftest import by_store, config, stand_in, wait_for
-from tests.pacs.orthanc import Orthanc
 from tests.pacs.sending import send
 from tests.pacs.studies import PATIENT, ct_study
 from tests.pacs.test_status_server import ask

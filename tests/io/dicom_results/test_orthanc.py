@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -12,10 +12,24 @@ from pynetdicom import AE
 
 from klip_engine.io.dicom_results import DicomObject
 
-from ...orthanc import Orthanc, orthanc, orthanc_process
+from ...orthanc import PROGRAM, WHY_NOT, Orthanc
 from .cases import Case, read
 
-__all__ = ["orthanc", "orthanc_process"]
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    if PROGRAM is None:
+        pytest.skip(WHY_NOT)
+    one = Orthanc(tmp_path_factory.mktemp("orthanc"), OverwriteInstances=False).start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def orthanc(started: Orthanc) -> Orthanc:
+    """Empty."""
+    started.clear()
+    return started
 
 
 def test_objects_by_rest_lie_on_the_study(tmp_path: Path, case_with: Callable[..., Case], orthanc: Orthanc) -> None:
@@ -25,10 +39,10 @@ def test_objects_by_rest_lie_on_the_study(tmp_path: Path, case_with: Callable[..
         answer = orthanc.upload(path.read_bytes())
         assert answer["Status"] == "Success"
         assert {answer["ParentStudy"]} == study
-        assert orthanc.get(f"/instances/{answer['ID']}/file") == path.read_bytes()
+        assert orthanc.file(answer["ID"]) == path.read_bytes()
         assert orthanc.upload(path.read_bytes())["Status"] == "AlreadyStored"
     modalities = sorted(
-        orthanc.json(f"/series/{one}")["MainDicomTags"]["Modality"] for one in orthanc.json("/series")
+        orthanc.get(f"/series/{one}")["MainDicomTags"]["Modality"] for one in orthanc.get("/series")
     )
     assert modalities == ["CT", "OT", "OT", "SEG", "SEG", "SR"]
 
@@ -39,16 +53,16 @@ def test_objects_by_c_store(tmp_path: Path, case_with: Callable[..., Case], orth
     entity = AE("KLIP")
     for dataset in datasets:
         entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title=orthanc.aet)
+    association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title="ORTHANC")
     assert association.is_established
     try:
         for dataset in datasets:
             assert association.send_c_store(dataset).Status == 0x0000
     finally:
         association.release()
-    assert len(orthanc.json("/instances")) == len(files)
-    assert len(orthanc.json("/studies")) == 1
-    stored = [pydicom.dcmread(BytesIO(orthanc.get(f"/instances/{one}/file"))) for one in orthanc.json("/instances")]
+    assert len(orthanc.get("/instances")) == len(files)
+    assert len(orthanc.get("/studies")) == 1
+    stored = [pydicom.dcmread(BytesIO(orthanc.file(one))) for one in orthanc.get("/instances")]
     for dataset in datasets:
         (back,) = [one for one in stored if one.SOPInstanceUID == dataset.SOPInstanceUID]
         assert back == dataset
@@ -58,4 +72,4 @@ def test_objects_by_c_store(tmp_path: Path, case_with: Callable[..., Case], orth
 def test_orthanc_draws_frames(tmp_path: Path, case_with: Callable[..., Case], orthanc: Orthanc, kind: str) -> None:
     path = case_with().write(tmp_path / "dicom")[kind]
     instance = orthanc.upload(path.read_bytes())["ID"]
-    assert orthanc.get(f"/instances/{instance}/frames/0/preview").startswith(b"\x89PNG")
+    assert orthanc.content(f"/instances/{instance}/frames/0/preview").startswith(b"\x89PNG")
