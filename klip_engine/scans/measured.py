@@ -75,6 +75,26 @@ class MeasuredSlices:
         positions = tuple(float(np.mean(self.positions_mm[first:last])) for first, last in groups)
         return replace(self, line_integrals=_over(mean, total), weights=total, positions_mm=positions)
 
+    def coarser(self, bins: int, views: int = 1) -> MeasuredSlices:
+        """Neighbouring bins, and consecutive views, averaged by so many; those left over at the end are dropped."""
+        geometry = self.geometry
+        count, turns = geometry.detector_count // bins, len(geometry.view_angles_rad) // views
+        blocks = (len(self), turns, views, count, bins)
+        weights = self.weights[:, : turns * views, : count * bins]
+        data = self.line_integrals[:, : turns * views, : count * bins]
+        total = weights.reshape(blocks).sum(axis=(2, 4))
+        mean = _over((weights * data).reshape(blocks).sum(axis=(2, 4)), total)
+        angles = np.array(geometry.view_angles_rad)[: turns * views].reshape(turns, views).mean(axis=1)
+        dropped = geometry.detector_count - count * bins
+        coarser = replace(
+            geometry,
+            view_angles_rad=tuple(angles.tolist()),
+            detector_count=count,
+            detector_pitch_mm=geometry.detector_pitch_mm * bins,
+            detector_offset_bins=(geometry.detector_offset_bins - dropped / 2) / bins,
+        )
+        return replace(self, geometry=coarser, line_integrals=mean, weights=total)
+
     def filled(self) -> FloatArray:
         """Line integrals with what was not measured taken from the nearest measured bins of the same view, linear in
         between: what filtered back-projection needs, which knows no weights."""
