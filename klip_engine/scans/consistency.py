@@ -12,12 +12,11 @@ are perfect scans of a mirrored patient.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from klip_engine.operators import FanGeometry
+from klip_engine.operators import FanCurvedGeometry, FanFlatGeometry, FanGeometry, ScanGeometry
 from klip_engine.scans.measured import MeasuredSlices
 
 Numbers = npt.NDArray[np.float64]
@@ -76,7 +75,9 @@ def _opposite_rays(slices: MeasuredSlices) -> tuple[str, ...]:
     best = min(_SHIFTS, key=lambda shift: _opposite(slices, shift=shift).squared)
     shifted = _opposite(slices, shift=best)
     pitch = slices.geometry.detector_pitch_mm / slices.geometry.magnification
-    if isinstance(slices.geometry, FanGeometry) and mirrored.squared < _BETTER * min(shifted.squared, as_given.squared):
+    if isinstance(slices.geometry, FanGeometry) and mirrored.squared < _BETTER * min(
+        shifted.squared, as_given.squared
+    ):
         found.append(
             "The projections fit a mirrored detector better than the one described: its columns are counted the "
             "wrong way round, or the source turns the other way."
@@ -94,21 +95,20 @@ def _opposite_rays(slices: MeasuredSlices) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _opposite(
-    slices: MeasuredSlices, *, sign: int = 1, shift: float = 0.0, quarter: bool = False
-) -> _Disagreement:
+def _opposite(slices: MeasuredSlices, *, sign: int = 1, shift: float = 0.0, quarter: bool = False) -> _Disagreement:
     """Over all rays that were measured from both sides, if the detector were mirrored (sign -1) or shifted by so many
     bins; quarter: a quarter turn beside that, for comparison."""
     geometry = slices.geometry
-    position = (geometry.detector_positions_mm().numpy() + shift * geometry.detector_pitch_mm) * sign
-    fan = _fan_angle(slices, position)
+    described = geometry.detector_positions_mm().numpy()
+    fan = _fan_angle(geometry, sign * (described + shift * geometry.detector_pitch_mm))
     angle = np.array(geometry.view_angles_rad)
     some = np.unique(np.linspace(0, len(angle) - 1, min(_VIEWS, len(angle))).round().astype(int))
     there = angle[some, None] + math.pi - 2 * fan + (math.pi / 2 if quarter else 0.0)
     view, distance = _nearest_view(angle, there)
     step = _usual_step(angle)
-    column = -position * sign / geometry.detector_pitch_mm - shift - geometry.detector_offset_bins
-    column = np.broadcast_to(-2 * shift * 1.0 + column + shift + (geometry.detector_count - 1) / 2, view.shape)
+    # The bin at minus this one's true position, whether mirrored or not.
+    column = -described / geometry.detector_pitch_mm - 2 * shift - geometry.detector_offset_bins
+    column = np.broadcast_to(column + (geometry.detector_count - 1) / 2, view.shape)
     left = np.floor(column).astype(int)
     fits = (distance < 0.75 * step) & (left >= 0) & (left < geometry.detector_count - 1)
     left = np.clip(left, 0, geometry.detector_count - 2)
@@ -124,14 +124,13 @@ def _opposite(
     return _Disagreement(np.concatenate(differences), np.concatenate(noises))
 
 
-def _fan_angle(slices: MeasuredSlices, position: Numbers) -> Numbers:
-    geometry = slices.geometry
-    if not isinstance(geometry, FanGeometry):
-        return np.zeros_like(position)
-    moved = replace(geometry, detector_count=1, detector_offset_bins=0.0, detector_pitch_mm=1.0)
-    if geometry.kind == "fan-flat":
-        return np.arctan(position / moved.source_to_detector_mm)
-    return position / moved.source_to_detector_mm
+def _fan_angle(geometry: ScanGeometry, position: Numbers) -> Numbers:
+    """Of positions on the detector, mm from the central ray; 0 in parallel beams."""
+    if isinstance(geometry, FanFlatGeometry):
+        return np.arctan(position / geometry.source_to_detector_mm)
+    if isinstance(geometry, FanCurvedGeometry):
+        return position / geometry.source_to_detector_mm
+    return np.zeros_like(position)
 
 
 def _nearest_view(angle: Numbers, wanted: Numbers) -> tuple[npt.NDArray[np.int64], Numbers]:
@@ -142,7 +141,9 @@ def _nearest_view(angle: Numbers, wanted: Numbers) -> tuple[npt.NDArray[np.int64
     around = np.concatenate([[ordered[-1] - turn], ordered, [ordered[0] + turn]])
     places = np.concatenate([[order[-1]], order, [order[0]]])
     after = np.clip(np.searchsorted(around, np.mod(wanted, turn)), 1, len(around) - 1)
-    nearer = np.where(np.mod(wanted, turn) - around[after - 1] < around[after] - np.mod(wanted, turn), after - 1, after)
+    nearer = np.where(
+        np.mod(wanted, turn) - around[after - 1] < around[after] - np.mod(wanted, turn), after - 1, after
+    )
     return places[nearer], np.abs(np.mod(wanted, turn) - around[nearer])
 
 
@@ -163,7 +164,9 @@ def _moments(slices: MeasuredSlices) -> tuple[str, ...]:
     data = slices.filled().astype(np.float64)
     angle = np.array(slices.geometry.view_angles_rad)
     position = slices.geometry.detector_positions_mm().numpy()
-    variance = np.where(slices.weights > 0, 1 / np.where(slices.weights > 0, slices.weights, 1), 0).astype(np.float64)
+    variance = np.where(slices.weights > 0, 1 / np.where(slices.weights > 0, slices.weights, 1), 0).astype(
+        np.float64
+    )
     mass = data.sum(axis=-1)
     if float(mass.min()) <= 0 or len(angle) < 12:
         return ()

@@ -84,7 +84,7 @@ class MeasuredSlices:
         data = self.line_integrals[:, : turns * views, : count * bins]
         total = weights.reshape(blocks).sum(axis=(2, 4))
         mean = _over((weights * data).reshape(blocks).sum(axis=(2, 4)), total)
-        angles = np.array(geometry.view_angles_rad)[: turns * views].reshape(turns, views).mean(axis=1)
+        angles = np.unwrap(geometry.view_angles_rad)[: turns * views].reshape(turns, views).mean(axis=1)
         dropped = geometry.detector_count - count * bins
         coarser = replace(
             geometry,

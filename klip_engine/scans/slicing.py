@@ -156,7 +156,9 @@ def _row_height(views: FanViews, row: int) -> float:
 def _lean_mm(views: FanViews) -> float:
     """By how much the outermost rows leave their slice, `LEANING_RADIUS_MM` from the axis."""
     rows = views.line_integrals.shape[1]
-    farthest = max(abs(_row_height(views.subset(slice(0, 1)), row) - float(views.source_z[0])) for row in (0, rows - 1))
+    farthest = max(
+        abs(_row_height(views.subset(slice(0, 1)), row) - float(views.source_z[0])) for row in (0, rows - 1)
+    )
     return farthest * LEANING_RADIUS_MM / float(views.radius.mean())
 
 
@@ -165,7 +167,9 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float) -> Meas
     rows = views.line_integrals.shape[1]
     table = np.diff(views.detector_z)
     if table.min() < -_SAME_HEIGHT_MM and table.max() > _SAME_HEIGHT_MM:
-        raise InputError("the table moves forth and back in this scan, or its views are out of order; give one pass")
+        raise InputError(
+            "the table moves forth and back in this scan, or its views are out of order; give one pass"
+        )
     if rows < _LEAST_HELICAL_ROWS:
         raise InputError(
             f"this is a helical scan with {rows} detector row{'s' if rows > 1 else ''}, too few to rebin; "

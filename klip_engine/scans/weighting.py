@@ -20,15 +20,17 @@ def known_or_estimated_weights(projections: Projections) -> tuple[npt.NDArray[np
     """
     if projections.weights is not None:
         return projections.weights, ()
-    i0, notices = projections.i0, ()
+    i0 = projections.i0
+    notices: tuple[str, ...] = ()
     if i0 is None:
         i0 = estimated_i0(projections.line_integrals)
         notices = (
             "The projections say nothing about their noise; it was estimated from the differences of neighbouring "
             f"rays, as that of {i0:.2g} photons per ray.",
         )
-    counts = i0 * np.exp(-projections.line_integrals.astype(np.float32))
-    return counts**2 / (counts + (projections.electronic_sigma or 0.0) ** 2), notices
+    counts = np.float32(i0) * np.exp(-projections.line_integrals.astype(np.float32))
+    weights: npt.NDArray[np.float32] = counts**2 / (counts + np.float32(projections.electronic_sigma or 0.0) ** 2)
+    return weights, notices
 
 
 def estimated_i0(line_integrals: npt.NDArray[np.float32]) -> float:

@@ -55,7 +55,9 @@ def slice_image(body, z, shape, pixel_mm, centre=(0.0, 0.0), thick_mm=0.0, sampl
         for one in body:
             (cx, cy, cz), (ax, ay, az) = one.centre, one.semi_axes
             inside = (
-                ((x - cx) / ax)[None, None] ** 2 + ((y - cy) / ay)[:, :, None, None] ** 2 + ((height - cz) / az) ** 2
+                ((x - cx) / ax)[None, None] ** 2
+                + ((y - cy) / ay)[:, :, None, None] ** 2
+                + ((height - cz) / az) ** 2
             ) <= 1
             image += one.value * inside / len(heights)
     return image.mean(axis=(1, 3))
@@ -102,8 +104,7 @@ def fan_scan(
     if shape == "cylindrical":
         gamma = c * column_pitch / distance
         element = (
-            focus[:, None]
-            + distance * (np.cos(gamma)[:, None] * d[:, None] + np.sin(gamma)[:, None] * u[:, None])
+            focus[:, None] + distance * (np.cos(gamma)[:, None] * d[:, None] + np.sin(gamma)[:, None] * u[:, None])
         )[:, None]
     else:
         element = (centre[:, None] + (c * column_pitch)[:, None] * u[:, None])[:, None]
