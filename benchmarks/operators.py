@@ -3,8 +3,8 @@
     python benchmarks/operators.py [--size 512] [--views 24] [--batch 8] [--repeats 7] [--json FILE]
 
 ASTRA's CPU projector is timed in the same run, call after call in turn with ours, image by image, as that is how it
-is called. Ratios are our time over ASTRA's of the same turn: median (quartiles). No time includes set-up; that of the
-system matrix is listed on its own. 720 views of 512 x 512: --views 720 --batch 1 --fbp-views 24.
+is called. Ratios are our time over ASTRA's of the same turn: median (quartiles). No time includes set-up; that of
+the system matrix is listed on its own. 720 views of 512 x 512: --views 720 --batch 1 --fbp-views 24.
 """
 
 from __future__ import annotations

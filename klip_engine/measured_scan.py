@@ -58,15 +58,16 @@ def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> Measured
     data = data - _projected_outside(coarse, working)
     measured = coarse.weights > 0
     noise = 1 / np.where(measured, coarse.weights * coarse.mu_water_per_mm**2, 1)
-    variance = np.where(measured, noise + _model_sigma_mm(working.geometry.spacing[0]) ** 2, np.inf).astype(np.float32)
+    noise = noise + _model_sigma_mm(working.geometry.spacing[0]) ** 2
+    variance = np.where(measured, noise, np.inf).astype(np.float32)
     return MeasuredScanner(operator, np.where(measured, data, 0).astype(np.float32), variance)
 
 
 def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     """The scan in numbers, for the result and for the null distribution, which is simulated from them.
 
-    The view angles of a full turn are turned to begin at 0 and the dose is rounded: scans that differ in nothing that
-    matters share a null distribution.
+    The view angles of a full turn are turned to begin at 0 and the dose is rounded: scans that differ in nothing
+    that matters share a null distribution.
     """
     geometry = for_pixels(slices, pixel_mm).geometry
     angles = np.unwrap(geometry.view_angles_rad)

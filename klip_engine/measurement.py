@@ -39,8 +39,8 @@ class Scanner(Protocol):
 class SimulatedScanner:
     """Measures slices with an operator; the same slice number and seed always give the same noise.
 
-    variance: what the data term assumes of measurements without a dose; model_variance: what it adds to the noise of
-    a dose; noise: added to measurements without a dose, if anything.
+    variance: what the data term assumes of measurements without a dose; model_variance: what it adds to the noise
+    of a dose; noise: added to measurements without a dose, if anything.
     """
 
     operator: LinearOperator

@@ -78,8 +78,8 @@ class OperatorSettings:
         _check(isinstance(self.name, str), "an operator has a name")
         if (self.name == MEASURED) != isinstance(self.scan, dict):
             raise UsageError(
-                f"the operator '{MEASURED}' stands for projections as a scanner measured them: give their file, and no "
-                "other operator has a scan"
+                f"the operator '{MEASURED}' stands for projections as a scanner measured them: give their file, "
+                "and no other operator has a scan"
             )
         _check(self.views is None or _whole(self.views, 1), "views is a whole number of at least 1")
         if not (_number(self.noise_hu) and 0 < self.noise_hu < math.inf):

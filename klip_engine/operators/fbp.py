@@ -62,8 +62,8 @@ def _extrapolated(
 ) -> tuple[torch.Tensor, ScanGeometry]:
     """The scan on a detector a quarter wider on either side, where each row goes on as the shadow of a cylinder.
 
-    Hsieh et al., Med. Phys. 31, 2004, 2385-2391: height and slope at the end of a row fix the radius and the place of
-    a cylinder of water; here it also fades out with a squared cosine. A row that ends in air goes on with 0. A
+    Hsieh et al., Med. Phys. 31, 2004, 2385-2391: height and slope at the end of a row fix the radius and the place
+    of a cylinder of water; here it also fades out with a squared cosine. A row that ends in air goes on with 0. A
     detector shifted to one side is extended on the other side only: on its own, lines are seen from opposite.
     """
     extra = geometry.detector_count // 4
@@ -83,7 +83,7 @@ def _extrapolated(
 
 
 def _cylinder(rows: torch.Tensor, count: int, water: float, pitch: float) -> torch.Tensor:
-    """The next `count` values to the right of each row; equations 5 to 8 of Hsieh et al."""
+    """The next `count` values to the right of each row: chords of the cylinder that fits its end."""
     bins = min(_SLOPE_BINS, rows.shape[-1] // 3)
     end = rows[..., -3:].mean(dim=-1, keepdim=True).clamp(min=0)
     slope = (end - rows[..., -bins - 3 : -bins].mean(dim=-1, keepdim=True)) / (bins * pitch)
@@ -150,7 +150,8 @@ def _redundancy(geometry: ScanGeometry, angles: torch.Tensor) -> torch.Tensor:
 
 def _on_detector(position: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
     """1 where a detector shifted to one side measures a position, 0 beyond its ends, smooth in between; above 0 at
-    every bin. The ramp is as wide as what both sides of the isocentre see (Wang, Med. Phys. 29, 2002, 1634-1636)."""
+    every bin. The ramp is as wide as what both sides of the isocentre see (Wang, Med. Phys. 29, 2002,
+    1634-1636)."""
     ends = geometry.detector_positions_mm()[[0, -1]] + geometry.detector_pitch_mm * torch.tensor([-0.5, 0.5])
     both_sides = float(torch.minimum(-ends[0], ends[1]))
     if both_sides < geometry.detector_pitch_mm:

@@ -2,11 +2,11 @@
 
 A line measured from both sides must give the same value: ray (b, gamma) of a fan is ray (b + pi - 2 gamma, -gamma),
 ray (b, t) of parallel beams is ray (b + pi, -t). Where parallel beams cover only half a turn, the Helgason-Ludwig
-conditions are asked instead (Natterer, "The Mathematics of Computerized Tomography", 1986, section II.4): the mass of
-every view is the same, and the centre of mass moves as a cosine of the view angle.
+conditions are asked instead (Natterer, "The Mathematics of Computerized Tomography", 1986, section II.4): the mass
+of every view is the same, and the centre of mass moves as a cosine of the view angle.
 
-What no such test can see: parallel beams with a mirrored detector, or a fan with detector and rotation both reversed,
-are perfect scans of a mirrored patient.
+What no such test can see: parallel beams with a mirrored detector, or a fan with detector and rotation both
+reversed, are perfect scans of a mirrored patient.
 """
 
 from __future__ import annotations
@@ -84,20 +84,20 @@ def _opposite_rays(slices: MeasuredSlices) -> tuple[str, ...]:
         )
     elif abs(best) * pitch > _LEAST_SHIFT_MM and shifted.squared < _BETTER * as_given.squared:
         found.append(
-            f"The projections fit a detector shifted by about {best * pitch:+.1f} mm (at the axis) better than the one "
-            "described: its central element, or the axis of rotation, is wrong."
+            f"The projections fit a detector shifted by about {best * pitch:+.1f} mm (at the axis) better than the "
+            "one described: its central element, or the axis of rotation, is wrong."
         )
     elif as_given.squared > _UNRELATED * unrelated.squared and as_given.squared > _ABOVE_NOISE * as_given.noise:
         found.append(
-            "The same lines measured from opposite sides disagree as if they had nothing to do with each other: the "
-            "view angles are wrong or out of order."
+            "The same lines measured from opposite sides disagree as if they had nothing to do with each other: "
+            "the view angles are wrong or out of order."
         )
     return tuple(found)
 
 
 def _opposite(slices: MeasuredSlices, *, sign: int = 1, shift: float = 0.0, quarter: bool = False) -> _Disagreement:
-    """Over all rays that were measured from both sides, if the detector were mirrored (sign -1) or shifted by so many
-    bins; quarter: a quarter turn beside that, for comparison."""
+    """Over all rays that were measured from both sides, if the detector were mirrored (sign -1) or shifted by so
+    many bins; quarter: a quarter turn beside that, for comparison."""
     geometry = slices.geometry
     described = geometry.detector_positions_mm().numpy()
     fan = _fan_angle(geometry, sign * (described + shift * geometry.detector_pitch_mm))
@@ -181,8 +181,8 @@ def _moments(slices: MeasuredSlices) -> tuple[str, ...]:
     found = []
     if wobble > _LARGEST_WOBBLE_MM + 3 * noise:
         found.append(
-            f"The centre of mass of the projections does not move as that of one object would (by {wobble:.1f} mm): "
-            "the view angles are wrong or out of order, or the patient moved."
+            f"The centre of mass of the projections does not move as that of one object would (by {wobble:.1f} mm)"
+            ": the view angles are wrong or out of order, or the patient moved."
         )
     elif abs(shift) > _LEAST_SHIFT_MM + 3 * noise:
         found.append(
@@ -192,7 +192,7 @@ def _moments(slices: MeasuredSlices) -> tuple[str, ...]:
     mass_noise = float(np.sqrt(variance.sum(axis=-1)).mean() / mass.mean())
     if float(np.median(changes)) > _LARGEST_MASS_CHANGE + 3 * mass_noise:
         found.append(
-            f"The mass of the object changes by {100 * float(np.median(changes)):.0f} % from view to view: the beam's "
-            "intensity is not corrected, or the object is truncated."
+            f"The mass of the object changes by {100 * float(np.median(changes)):.0f} % from view to view: the "
+            "beam's intensity is not corrected, or the object is truncated."
         )
     return tuple(found)

@@ -16,8 +16,8 @@ from klip_engine.volume import FloatArray, Geometry
 @dataclass(frozen=True)
 class MeasuredSlices:
     """geometry: of every slice; its image grid means nothing before `on_grid`, and its isocentre lies at
-    `isocentre_mm`, LPS (x, y). line_integrals: float32 [slice, view, bin], no unit; weights: of the same shape, their
-    inverse variance, 0 where nothing was measured. positions_mm: LPS z of each slice, ascending.
+    `isocentre_mm`, LPS (x, y). line_integrals: float32 [slice, view, bin], no unit; weights: of the same shape,
+    their inverse variance, 0 where nothing was measured. positions_mm: LPS z of each slice, ascending.
     volume_hint: the grid the data's own reconstruction lies on, where known. notices: what the user should know.
     Raises InputError where the parts do not fit together or nothing was measured.
     """
@@ -96,8 +96,8 @@ class MeasuredSlices:
         return replace(self, geometry=coarser, line_integrals=mean, weights=total)
 
     def filled(self) -> FloatArray:
-        """Line integrals with what was not measured taken from the nearest measured bins of the same view, linear in
-        between: what filtered back-projection needs, which knows no weights."""
+        """Line integrals with what was not measured taken from the nearest measured bins of the same view, linear
+        in between: what filtered back-projection needs, which knows no weights."""
         if (self.weights > 0).all():
             return self.line_integrals
         filled = self.line_integrals.copy()

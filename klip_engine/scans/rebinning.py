@@ -1,9 +1,9 @@
 """Single-slice rebinning: the fan-beam sinogram of an axial slice from the oblique rays of a moving cone beam.
 
 Noo, Defrise and Clackdoyle, Phys. Med. Biol. 44, 1999, 561-570: the ray of a slice at height z is taken from the
-oblique ray in the same plane through the axis' direction that meets z halfway through the field of view, at the foot
-of the perpendicular from the axis, and shortened by the cosine of its cone angle. Rays that the detector sees in
-several turns are averaged; those that it sees in none are taken from the same line measured from opposite.
+oblique ray in the same plane through the axis' direction that meets z halfway through the field of view, at the
+foot of the perpendicular from the axis, and shortened by the cosine of its cone angle. Rays that the detector sees
+in several turns are averaged; those that it sees in none are taken from the same line measured from opposite.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from klip_engine.operators import FanGeometry, ScanGeometry
 from klip_engine.scans.views import FanViews, Numbers
 
 _TAPERED_ROWS = 0.2
-"""Share of the detector's half height over which rows count less and less: turns give way to each other smoothly."""
+"""Share of the detector's half height over which rows count less and less: turns give way to each other
+smoothly."""
 
 
 class Rays(NamedTuple):
@@ -118,7 +119,8 @@ def _one_turn(
 
 
 class _Samples(NamedTuple):
-    """What views measured along given lines: also the direction (beta - gamma) of the ray that each of them used."""
+    """What views measured along given lines: also the direction (beta - gamma) of the ray that each of them
+    used."""
 
     value: Numbers
     weight: Numbers

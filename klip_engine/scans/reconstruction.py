@@ -22,9 +22,9 @@ _LONE_SLICE_MM = 3.0
 def reconstruct(slices: MeasuredSlices, grid: Geometry | None = None, *, filter_name: str = "hann") -> CTVolume:
     """Axial slices at the positions that were measured, in HU (z, y, x).
 
-    grid: whose pixels in the plane are wanted, square and along LPS; by default the scan's own `volume_hint` if it is
-    such a grid, else pixels of a detector bin, `FINEST_PIXEL_MM` at least, over the field of view. What lies beyond
-    every view is air; truncated views are extrapolated.
+    grid: whose pixels in the plane are wanted, square and along LPS; by default the scan's own `volume_hint` if it
+    is such a grid, else pixels of a detector bin, `FINEST_PIXEL_MM` at least, over the field of view. What lies
+    beyond every view is air; truncated views are extrapolated.
     Raises InputError where slices are not evenly spaced or the grid is not axial.
     """
     spacing = _slice_spacing(slices)
@@ -45,7 +45,8 @@ def reconstruct(slices: MeasuredSlices, grid: Geometry | None = None, *, filter_
 
 
 def hu_images(slices: MeasuredSlices, plane: Geometry, filter_name: str = "hann") -> FloatArray:
-    """Filtered back-projections of all slices on the plane's pixels: HU [slice, y, x]; air where no view reaches."""
+    """Filtered back-projections of all slices on the plane's pixels: HU [slice, y, x]; air where no view
+    reaches."""
     size, pixel = plane.size, plane.spacing[0]
     middle = plane.to_lps(((size[0] - 1) / 2, (size[1] - 1) / 2, 0))
     scan = slices.on_grid((size[1], size[0]), pixel, (float(middle[0]), float(middle[1])))

@@ -30,12 +30,13 @@ WeightArray = npt.NDArray[np.float32]
 
 
 def to_slices(projections: Projections, *, slice_mm: float = SLICE_MM) -> MeasuredSlices:
-    """Sinograms of axial slices: a row or turn of its own each, or rebinned from a helix, `slice_mm` apart and thick.
+    """Sinograms of axial slices: a row or turn of its own each, or rebinned from a helix, `slice_mm` apart and
+    thick.
 
-    Parallel beams: every detector row is a slice. Fans at one or several table positions: every row of every position
-    is a slice, where the rows leave it by less than 1.5 mm at 150 mm from the axis. Helices: single-slice rebinning
-    (`rebinning`); the rays lean by up to half the detector's height at the axis times 150 mm over the source's
-    distance, 8 mm at most; slices that no full turn reaches are left out.
+    Parallel beams: every detector row is a slice. Fans at one or several table positions: every row of every
+    position is a slice, where the rows leave it by less than 1.5 mm at 150 mm from the axis. Helices: single-slice
+    rebinning (`rebinning`); the rays lean by up to half the detector's height at the axis times 150 mm over the
+    source's distance, 8 mm at most; slices that no full turn reaches are left out.
     Raises InputError for cone beams, scans not along the patient's length and anything that does not fit together.
     """
     weights, notices = known_or_estimated_weights(projections)
@@ -92,8 +93,9 @@ def _at_rest(projections: Projections, views: FanViews) -> MeasuredSlices:
     lean = _lean_mm(views)
     if lean > _WIDEST_LEAN_MM:
         raise InputError(
-            f"this is a cone beam: {LEANING_RADIUS_MM:.0f} mm from the axis its outer rows lie {lean:.1f} mm from the "
-            "slice they belong to. Reconstruct the projections first (FDK, for example with RTK) and give the volume"
+            f"this is a cone beam: {LEANING_RADIUS_MM:.0f} mm from the axis its outer rows lie {lean:.1f} mm from "
+            "the slice they belong to. Reconstruct the projections first (FDK, for example with RTK) and give the "
+            "volume"
         )
     geometry = _common_geometry(groups)
     heights, data, weights = [], [], []
@@ -178,8 +180,8 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float) -> Meas
     lean = _lean_mm(views)
     if lean > _WIDEST_HELICAL_LEAN_MM:
         raise InputError(
-            f"the cone of this helical scan is too wide to rebin: {LEANING_RADIUS_MM:.0f} mm from the axis its rays lie "
-            f"up to {lean:.1f} mm from their slice. Reconstruct the projections first and give the volume"
+            f"the cone of this helical scan is too wide to rebin: {LEANING_RADIUS_MM:.0f} mm from the axis its "
+            f"rays lie up to {lean:.1f} mm from their slice. Reconstruct the projections first and give the volume"
         )
     step = float(np.median(np.diff(views.angle)))
     per_turn = round(2 * math.pi / step)

@@ -1,4 +1,5 @@
-"""The views of a scan in the plane of a slice: angle, radius and height of each, and which ray an element measures."""
+"""The views of a scan in the plane of a slice: angle, radius and height of each, and which ray an element
+measures."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ _RADIUS_TOLERANCE = 0.03
 class FanViews:
     """Views of a fan or of the fans of a cone, in the axes of `klip_engine.operators.geometry`.
 
-    Arrays are [views]. angle: radians, unwrapped, ascending; radius: source to axis, mm; source_z, detector_z: mm from
-    the isocentre, the latter of element row `central_row`. In the plane, with axes (u, d) of the view and the source
-    at the origin, detector_at [views, 2] is the central element and along [views, 2] the unit vector of its columns.
-    line_integrals, weights: [view, row, column], columns along u and rows along +z.
+    Arrays are [views]. angle: radians, unwrapped, ascending; radius: source to axis, mm; source_z, detector_z: mm
+    from the isocentre, the latter of element row `central_row`. In the plane, with axes (u, d) of the view and the
+    source at the origin, detector_at [views, 2] is the central element and along [views, 2] the unit vector of its
+    columns. line_integrals, weights: [view, row, column], columns along u and rows along +z.
     """
 
     angle: Numbers

@@ -1,4 +1,5 @@
-"""What measured scans need: grids away from the isocentre, detectors that do not see everything, Parker's weights."""
+"""What measured scans need: grids away from the isocentre, detectors that do not see everything, Parker's
+weights."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ def test_extrapolation_leaves_what_is_not_truncated(geometry_type):
 
 @FANS
 def test_short_scans_agree_with_parkers_weights(geometry_type):
-    """Parker, Med. Phys. 9, 1982, 254-257, equation 12, over the minimal arc of half a turn and the fan."""
+    """Parker, Med. Phys. 9, 1982, 254-257, over the minimal arc of half a turn and the fan."""
     scan = geometry_type.evenly_spaced(720, image_shape=(160, 160), pixel_spacing_mm=1.9, detector_offset_bins=0.25)
     delta = float(scan.fan_angles_rad().abs().max())
     views = 450
@@ -95,7 +96,8 @@ def test_short_scans_agree_with_parkers_weights(geometry_type):
 
 
 def parker(beta: torch.Tensor, gamma: torch.Tensor, delta: float) -> torch.Tensor:
-    """Weights of rays (beta, gamma); of our angles, where ray (beta, gamma) is (beta + pi - 2 gamma, -gamma) again."""
+    """Weights of rays (beta, gamma); of our angles, where ray (beta, gamma) is (beta + pi - 2 gamma, -gamma)
+    again."""
     gamma = -gamma  # Parker's fan angle grows the other way: his copy is at beta + pi + 2 gamma
     rising = torch.sin(math.pi / 4 * beta / (delta - gamma)).square()
     falling = torch.sin(math.pi / 4 * (math.pi + 2 * delta - beta) / (delta + gamma)).square()
@@ -124,7 +126,8 @@ def test_the_weights_of_a_ray_and_its_copy_add_up_to_one(geometry_type):
 
 
 def test_a_quarter_shift_tells_more_than_a_centred_detector():
-    """A full turn with the detector a quarter bin off samples every line half a bin apart: finer detail comes back."""
+    """A full turn with the detector a quarter bin off samples every line half a bin apart: finer detail comes
+    back."""
     bars = [Ellipse(x, 0, 1.0, 40.0, 0, 1.0) for x in range(-40, 41, 4)]
     errors = []
     for offset in (0.0, 0.25):

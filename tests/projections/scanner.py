@@ -84,8 +84,8 @@ def fan_scan(
     **more,
 ):
     """Fan or cone beam projections. angles: the engine's view angles, radians; table_z: LPS z of each view; spot_*:
-    how far the focal spot flies in each view, in radians and mm; mirrored, upside_down: columns and rows counted the
-    other way."""
+    how far the focal spot flies in each view, in radians and mm; mirrored, upside_down: columns and rows counted
+    the other way."""
     angles = np.asarray(angles, dtype=float)
     views = len(angles)
     z = np.broadcast_to(np.asarray(table_z, dtype=float), views)
