@@ -24,6 +24,7 @@ from klip_engine.scoring.published import RunningScore, check_window
 from klip_engine.slices import Watch
 from klip_engine.version import __version__
 from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.words import counted
 
 SCORES = ResultKind("scores.json", "klip-scores/1", frozenset({"maps.npz", "pictures"}))
 
@@ -208,7 +209,8 @@ def _masks(paths: Sequence[Path], artifacts: Sequence[Artifact]) -> list[BoolArr
     """One mask per artifact, or none at all."""
     masks = [(path, mask) for path in paths for mask in read_masks(path, _most_pixels(artifacts))]
     if masks and len(masks) != len(artifacts):
-        raise InputError(f"{len(masks)} masks for {len(artifacts)} artifacts: give one each, in the same order")
+        numbers = f"{counted(len(masks), 'mask')} for {counted(len(artifacts), 'artifact')}"
+        raise InputError(f"{numbers}: give one each, in the same order")
     for (path, mask), artifact in zip(masks, artifacts, strict=False):
         _check_shape(mask, path, artifact)
     if masks and not any(mask.any() for _, mask in masks):

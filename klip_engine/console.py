@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -21,7 +22,12 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.table import Table
 from rich.text import Text
 
-from klip_engine.errors import KlipError
+from klip_engine.errors import Cancelled, KlipError
+
+STOP_AT_EOF = "KLIP_STOP_AT_EOF"
+"""Environment variable: programs that start the engine keep its standard input open as long as they live."""
+_LAST_MOMENT_S = 20.0
+"""What a stop may take before the engine ends without more ado, when nobody is left who could end it."""
 
 
 class ProgressStyle(StrEnum):
@@ -182,17 +188,22 @@ def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT (Ctrl+C), SIGTERM and, on Windows, SIGBREAK set; a second signal acts at once.
 
-    Outside the main thread, where signals cannot be caught, the event is never set.
+    Outside the main thread, where signals cannot be caught, the event is never set. Where the environment says
+    KLIP_STOP_AT_EOF=1, the end of standard input sets it too: the caller closed it, or is gone.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    if os.environ.get(STOP_AT_EOF) == "1":
+        threading.Thread(target=_stop_with_input, args=(stop,), daemon=True).start()
     before: dict[signal.Signals, Any] = {}
+    asked = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if asked.is_set():
             raise KeyboardInterrupt
+        asked.set()
         stop.set()
 
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
@@ -204,3 +215,15 @@ def stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _stop_with_input(stop: threading.Event) -> None:
+    """Wait for the end of standard input, ask for a stop, and end the process if it does not come."""
+    try:
+        while os.read(0, 4096):  # not sys.stdin: its lock must be free when the interpreter shuts down
+            pass
+    except OSError:
+        pass  # no standard input at all: nobody holds it open
+    stop.set()
+    time.sleep(_LAST_MOMENT_S)
+    os._exit(Cancelled.exit_code)

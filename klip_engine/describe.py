@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from klip_engine.io import read_ct
+from klip_engine.errors import UsageError
+from klip_engine.files import write_file
+from klip_engine.io import LoadedCT, Study, find_study, read_ct, read_dicom
+from klip_engine.io.projections import facts, find_format, geometry_picture, read_projections
 from klip_engine.priors import load_prior
 from klip_engine.priors.diffusers_pipeline import is_pipeline
 
 
-def describe(what: str) -> dict[str, Any]:
-    """A prior's identity, grid and training, or a CT's format, geometry and notices.
+def describe(
+    what: str,
+    tell_series: Callable[[list[dict[str, Any]]], None] | None = None,
+    *,
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """What a prior is, a CT (of DICOM, with its series), or projections: their rays, dose and what is missing.
 
-    Raises InputError for what is neither.
+    tell_series: is called with the series of a study before one of them is read, which may fail; picture: of
+    projections, a PNG to draw the geometry into.
+
+    Raises InputError for what is none of them, UsageError for a picture of what has no rays.
     """
     path = Path(what)
+    if path.exists() and find_format(path) is not None:
+        return _describe_projections(path, picture)
+    if picture is not None:
+        raise UsageError(f"{what} is no projection data: there is no geometry to draw; leave the picture out")
     if (path / "configs" / "metadata.json").is_file() or is_pipeline(path) or not path.exists():
         prior = load_prior(what)
         return {
@@ -27,6 +43,35 @@ def describe(what: str) -> dict[str, Any]:
             "training": prior.training,
             "null_distributions": len(list((prior.folder / "null").glob("*.json"))),
         }
-    loaded = read_ct(path)
+    study = find_study(path)
+    if study is None:
+        return _facts(read_ct(path))
+    rows = series_rows(study)
+    if tell_series is not None:
+        tell_series(rows)
+    return _facts(read_dicom(study)) | {"series": rows}
+
+
+def series_rows(study: Study) -> list[dict[str, Any]]:
+    """Every CT series of a study in the order of their numbers: which is `chosen`, and the `reason` why not."""
+    choice = study.choose()
+    return [
+        series.described() | {"chosen": series is choice.chosen, "reason": reason or str(series.problem or "")}
+        for series, reason in choice.reasons
+    ]
+
+
+def _facts(loaded: LoadedCT) -> dict[str, Any]:
     low, high = float(loaded.volume.hu.min()), float(loaded.volume.hu.max())
     return {"input": loaded.description, "hu_range": [low, high], "notices": list(loaded.notices)}
+
+
+def _describe_projections(path: Path, picture: Path | None) -> dict[str, Any]:
+    projections = read_projections(path)
+    if picture is not None:
+        write_file(picture, geometry_picture(projections))
+    return {
+        "input": projections.description,
+        "projections": facts(projections),
+        "notices": list(projections.notices),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.photograph import Photograph
-from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
+from klip_engine.volume import (
+    AIR_HU,
+    BoolArray,
+    CTVolume,
+    FloatArray,
+    Geometry,
+    from_working_grid,
+    labels_from_working_grid,
+)
 
 NOTICE = (
     "Research software, not a medical device. It must not be used for diagnosis or treatment: "
@@ -49,6 +58,14 @@ class Finding:
     centroid_lps_mm: tuple[float, float, float]
     volume_ml: float
     slice_range: tuple[int, int]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Finding:
+        """A finding from its entry in findings.json; raises KeyError or TypeError where that is none."""
+        (x, y, z), (first, last) = values["centroid_lps_mm"], values["slice_range"]
+        return Finding(
+            values["label"], values["score"], values["p_value"], (x, y, z), values["volume_ml"], (first, last)
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,7 @@ class Detection:
     @cached_property
     def regions(self) -> npt.NDArray[np.uint16]:
         """Label map of the findings, uint16 [z, y, x] on `geometry`; 0 = nothing."""
-        return from_working_grid(self.working.regions, self.working.geometry, self.geometry, nearest=True)
+        return labels_from_working_grid(self.working.regions, self.working.geometry, self.geometry)
 
 
 @dataclass(frozen=True)

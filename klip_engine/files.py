@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from klip_engine.errors import ResourceError, UsageError
@@ -15,13 +17,23 @@ def write_file(path: Path, content: bytes) -> Path:
 
     Raises ResourceError on a full disk, UsageError where it cannot be written otherwise.
     """
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; flushed to the disk and renamed to it when the block ends well.
+
+    Raises as `write_file`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
+            yield temporary
+            with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         finally:
@@ -30,7 +42,6 @@ def write_file(path: Path, content: bytes) -> Path:
         if error.errno == errno.ENOSPC:
             raise ResourceError(f"the disk is full: {path} was not written") from error
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
 
 
 def writable_folder(folder: Path, cure: str = "name another folder") -> Path:

@@ -44,7 +44,7 @@ TELLING_FACTOR = 1.5
 
 
 def detect(
-    source: str | Path | CTVolume | Photograph | LoadedCT | LoadedPhotograph | Projections,
+    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph | Projections,
     prior: str | Path | PriorBundle = "default",
     settings: DetectionSettings | None = None,
     *,
@@ -55,7 +55,7 @@ def detect(
 ) -> Detection:
     """Find what does not belong in a CT, or with a prior of photographs in a photograph.
 
-    source: a file or DICOM folder, a `CTVolume`, a `Photograph`, or what `read_input` returned; `Projections` bring
+    source: what `read_ct` reads, a `CTVolume`, a `Photograph`, or what `read_input` returned; `Projections` bring
     their own operator, so that only the sampling and the score of the settings count. prior: a built-in
     name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
     `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
@@ -149,7 +149,9 @@ def pick_device(name: str) -> str:
     raise ResourceError(f"the device '{name}' is not available here; use auto or cpu")
 
 
-def read_input(path: Path, prior: PriorBundle, *, series: str | None = None) -> LoadedCT | LoadedPhotograph:
+def read_input(
+    path: Path | Sequence[Path], prior: PriorBundle, *, series: str | None = None
+) -> LoadedCT | LoadedPhotograph:
     """Read what a prior is of: a CT as `read_ct` does, or a photograph as `read_photograph` does.
 
     Raises InputError as these do; UsageError for a `series` of a photograph.
@@ -158,6 +160,8 @@ def read_input(path: Path, prior: PriorBundle, *, series: str | None = None) -> 
         return read_ct(path, series=series)
     if series is not None:
         raise UsageError(f"the prior '{prior.name}' is of photographs, which have no series: leave the series out")
+    if not isinstance(path, Path):
+        raise UsageError(f"the prior '{prior.name}' is of photographs, which are read one at a time: name one file")
     return read_photograph(path)
 
 
@@ -187,7 +191,7 @@ def _first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
 
 
 def _load(
-    source: str | Path | CTVolume | Photograph | LoadedCT | LoadedPhotograph, prior: PriorBundle
+    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph, prior: PriorBundle
 ) -> LoadedCT | LoadedPhotograph:
     if isinstance(source, (LoadedCT, LoadedPhotograph)):
         return source
@@ -197,7 +201,7 @@ def _load(
     if isinstance(source, CTVolume):
         geometry = source.geometry
         return LoadedCT(source, {"format": "array", "size": geometry.size, "spacing_mm": geometry.spacing})
-    return read_input(Path(source), prior)
+    return read_input(Path(source) if isinstance(source, str) else source, prior)
 
 
 def _on_the_priors_grid(

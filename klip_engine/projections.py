@@ -5,8 +5,9 @@ Element (column c, row r) of a view lies, with (c0, r0) the central element, on 
 
     det_center + (c - c0) * column_pitch * det_u + (r - r0) * row_pitch * det_v,
 
-and on a cylindrical one at the angle (c - c0) * column_pitch / focal_radius around the axis through the source
-along det_v, towards det_u, and at the same height (r - r0) * row_pitch along det_v.
+and on a cylindrical one at the angle (c - c0) * column_pitch / focal_radius, towards det_u, around the axis along
+det_v that lies focal_radius from det_center on the source's side, and at the same height (r - r0) * row_pitch along
+det_v. The source sits on that axis unless a flying focal spot has moved it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from klip_engine.volume import FloatArray, Geometry
 Beam = Literal["parallel", "fan", "cone"]
 Vectors = npt.NDArray[np.float64]
 """[views, 3], LPS."""
+
+LARGEST_FAN_CONE_DEG = 4.0
+"""Rows that lean further out of the plane of rotation make a cone beam: single-slice rebinning no longer holds."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,17 @@ class Trajectory:
     def views(self) -> int:
         """How many."""
         return len(self.det_center_mm)
+
+    def outward(self, view: int) -> npt.NDArray[np.float64]:
+        """The detector's unit normal at one view, away from the source: [3]."""
+        normal = np.cross(self.det_u[view], self.det_v[view])
+        if self.source_mm is not None:
+            ray = self.det_center_mm[view] - self.source_mm[view]
+        elif self.ray_direction is not None:
+            ray = self.ray_direction[view]
+        else:
+            raise InputError("the trajectory names neither sources nor ray directions")
+        return normal if normal @ ray > 0 else -normal
 
 
 @dataclass(frozen=True)
@@ -97,3 +112,50 @@ class Projections:
             raise InputError(f"the weights are {list(self.weights.shape)}, the projections {list(shape)}")
         if not np.isfinite(self.line_integrals).all():
             raise InputError("the projections hold values that are not finite (NaN or infinite)")
+
+    @property
+    def cone_half_angle_deg(self) -> float:
+        """How far the outermost row's ray leans out of the plane of the central ray and det_u; 0 for parallel."""
+        return _cone_half_angle_deg(self.trajectory, self.detector)
+
+    def elements_mm(self, view: int) -> npt.NDArray[np.float64]:
+        """Centres of the detector elements at one view: [rows, columns, 3], LPS mm from the isocentre."""
+        detector, path = self.detector, self.trajectory
+        across = (np.arange(detector.columns) - detector.central_element[0]) * detector.column_pitch_mm
+        along = (np.arange(detector.rows) - detector.central_element[1]) * detector.row_pitch_mm
+        center, u, v = path.det_center_mm[view], path.det_u[view], path.det_v[view]
+        in_plane = center + across[:, None] * u
+        if detector.shape == "cylindrical":
+            outward = path.outward(view)
+            radius = float(detector.focal_radius_mm or 0.0)
+            angle = across[:, None] / radius
+            in_plane = center - radius * outward + radius * (np.cos(angle) * outward + np.sin(angle) * u)
+        points: npt.NDArray[np.float64] = in_plane[None] + along[:, None, None] * v
+        return points
+
+
+def refuse_cone(projections: Projections) -> None:
+    """Raise InputError for a cone beam, with what to do instead."""
+    if projections.beam == "cone":
+        raise InputError(
+            f"these projections are a cone beam (rows up to {projections.cone_half_angle_deg:.1f} degrees out of "
+            "the plane): reconstruct them first, for example with RTK's FDK, and give the volume"
+        )
+
+
+def beam_of(trajectory: Trajectory, detector: Detector) -> Beam:
+    """What the geometry makes of the rays: parallel, a fan (one row, or rows near the plane), or a cone."""
+    if trajectory.source_mm is None:
+        return "parallel"
+    if detector.rows == 1 or _cone_half_angle_deg(trajectory, detector) <= LARGEST_FAN_CONE_DEG:
+        return "fan"
+    return "cone"
+
+
+def _cone_half_angle_deg(trajectory: Trajectory, detector: Detector) -> float:
+    if trajectory.source_mm is None:
+        return 0.0
+    distance = np.linalg.norm(trajectory.det_center_mm - trajectory.source_mm, axis=1).min()
+    central = detector.central_element[1]
+    farthest = max(abs(central), abs(detector.rows - 1 - central)) * detector.row_pitch_mm
+    return float(np.degrees(np.arctan2(farthest, distance)))

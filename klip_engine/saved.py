@@ -16,7 +16,7 @@ from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA
 from klip_engine.io.results import WORKING_SCORE_FILE
 from klip_engine.marking import Marked, SourceSlices, mark
 from klip_engine.scoring.null import NullDistribution, check_rate
-from klip_engine.volume import FloatArray, Geometry, from_working_grid
+from klip_engine.volume import FloatArray, Geometry, labels_from_working_grid
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,7 @@ class SavedResults:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings as they were written."""
-        return tuple(
-            Finding(
-                one["label"],
-                one["score"],
-                one["p_value"],
-                tuple(one["centroid_lps_mm"]),
-                one["volume_ml"],
-                tuple(one["slice_range"]),
-            )
-            for one in self.document["findings"]
-        )
+        return tuple(Finding.from_dict(one) for one in self.document["findings"])
 
     @property
     def finest_rate(self) -> float:
@@ -68,7 +58,7 @@ class SavedResults:
         )
         if self.working_geometry == self.geometry:
             return marked
-        regions = from_working_grid(marked.regions, self.working_geometry, self.geometry, nearest=True)
+        regions = labels_from_working_grid(marked.regions, self.working_geometry, self.geometry)
         return replace(marked, regions=regions)
 
 

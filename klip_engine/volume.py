@@ -117,6 +117,11 @@ class CTVolume:
         return CTVolume(sitk.GetArrayFromImage(image).astype(np.float32, copy=False), Geometry.of(image))
 
 
+def slice_means(hu: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Mean of each slice of HU [z, y, x], summed in double precision."""
+    return np.asarray([plane.mean(dtype=np.float64) for plane in hu])
+
+
 @dataclass(frozen=True)
 class WorkingGrid:
     """The axial grid a prior was trained on; millimetres, so that it means the same for every scanner.
@@ -243,6 +248,27 @@ def from_working_grid(
     image = working.image(np.ascontiguousarray(array))
     resample.SetOutputPixelType(image.GetPixelID())
     return sitk.GetArrayFromImage(resample.Execute(image))
+
+
+def labels_from_working_grid(
+    labels: npt.NDArray[np.uint16], working: Geometry, target: Geometry
+) -> npt.NDArray[np.uint16]:
+    """A label map [z, y, x], 0 = nothing, brought back by nearest neighbour; only looks where there are labels."""
+    found = np.zeros(target.size[::-1], dtype=labels.dtype)
+    if not labels.any():
+        return found
+    low, high = (f(np.argwhere(labels), axis=0)[::-1] for f in (np.min, np.max))
+    corners = np.stack(np.meshgrid(*zip(low - 1, high + 1, strict=True)), axis=-1).reshape(-1, 3)
+    reached = target.to_index(working.to_lps(corners))
+    first = np.clip(np.floor(reached.min(axis=0)), 0, target.size).astype(int)
+    last = np.clip(np.ceil(reached.max(axis=0)) + 1, 0, target.size).astype(int)
+    if (last <= first).any():
+        return found
+    size, origin = (last - first).tolist(), target.to_lps(first).tolist()
+    part = replace(target, size=(size[0], size[1], size[2]), origin=(origin[0], origin[1], origin[2]))
+    x, y, z = (slice(a, b) for a, b in zip(first, last, strict=True))
+    found[z, y, x] = from_working_grid(labels, working, part, nearest=True)
+    return found
 
 
 def body_mask(hu: npt.NDArray[Any], pixel_mm: float) -> BoolArray:

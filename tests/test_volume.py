@@ -13,6 +13,7 @@ from klip_engine.volume import (
     WorkingGrid,
     body_mask,
     from_working_grid,
+    labels_from_working_grid,
     to_working_grid,
 )
 from tests.conftest import torso
@@ -171,3 +172,24 @@ def test_simpleitk_reads_the_same_geometry_back(tmp_path):
     sitk.WriteImage(OBLIQUE.image(np.zeros(OBLIQUE.size[::-1], np.int16)), path)
     read = Geometry.of(sitk.ReadImage(path))
     np.testing.assert_allclose(read.matrix, OBLIQUE.matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("slices", [1, 12])
+def test_labels_brought_back_where_they_are_are_those_brought_back_everywhere(seed, slices):
+    rng = np.random.default_rng(seed)
+    working = Geometry((40, 36, slices), (9.7, 9.7, 11.3), (-30.1, -160.3, 20.7))
+    labels = np.zeros(working.size[::-1], np.uint16)
+    for label in range(1, seed + 1):  # none with seed 0; some at the border
+        x, y, z = (int(rng.integers(n)) for n in working.size)
+        labels[z : z + 2, y : y + 3, x : x + 4] = label
+    np.testing.assert_array_equal(
+        labels_from_working_grid(labels, working, OBLIQUE),
+        from_working_grid(labels, working, OBLIQUE, nearest=True),
+    )
+
+
+def test_labels_outside_the_target_are_nowhere():
+    labels = np.ones((2, 3, 4), np.uint16)
+    far = Geometry((4, 3, 2), (3.0, 3.0, 3.0), (5000.0, 0.0, 0.0))
+    assert not labels_from_working_grid(labels, far, OBLIQUE).any()

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from klip_engine.cli.dicom import dicom_objects, dicom_writer
 from klip_engine.cli.options import Device, Prior, Progress, Seed, SettingsOptions, takes_settings
 from klip_engine.cli.running import IsCancelled, run, start_facts, stop_if
 from klip_engine.console import ProgressStyle, Reporter
+from klip_engine.words import counted, slices_from_to
 
 if TYPE_CHECKING:
     from klip_engine.detection import Detection, Finding
@@ -19,12 +21,24 @@ if TYPE_CHECKING:
 
 @takes_settings()
 def detect(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Volume file, DICOM file or folder, or picture.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="Volume file, DICOM (file, folder, zip, DICOMDIR, list) or picture."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
     *,
     options: SettingsOptions,
-    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where a folder holds several.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="SeriesInstanceUID, number or hash (see info), where there are several.")
+    ] = None,
+    dicom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OBJECTS",
+            help="Results as DICOM too, in OUT/dicom: all, or some of seg,sr,pm,sc,labelmap. For DICOM input.",
+        ),
+    ] = None,
     save_updates: Annotated[
         bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
     ] = False,
@@ -39,14 +53,16 @@ def detect(
 
         settings = options.choose()
         check_replaceable(out)
+        objects = dicom_objects(dicom)
         bundle = load_prior(prior)
         loaded = read_input(Path(source), bundle, series=series)
+        extras = [dicom_writer(loaded, objects)] if objects else []
         reporter.start(**start_facts(prior, settings), slices=loaded.description["slices"])
         watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
         with scratch_folder(out) if save_updates else nullcontext() as scratch:
             detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
             stop_if(cancelled)
-            write_results(detection, out, extras=[_keep_updates(scratch)] if scratch else [])
+            write_results(detection, out, extras=[*([_keep_updates(scratch)] if scratch else []), *extras])
         reporter.done(_summary(detection, out), **_done_facts(detection, out))
 
     run(work, progress)
@@ -95,11 +111,11 @@ def _done_facts(detection: Detection, out: Path) -> dict[str, Any]:
 def _summary(detection: Detection, out: Path) -> str:
     from klip_engine.detection import NOTICE
 
-    where = "the photograph" if _of_photograph(detection) else f"{len(detection.slices)} slices"
-    lines = [f"{len(detection.findings)} suspicious regions in {where}."]
+    where = "the photograph" if _of_photograph(detection) else counted(len(detection.slices), "slice")
+    lines = [f"{counted(len(detection.findings), 'suspicious region')} in {where}."]
     lines += [_finding_line(finding, detection) for finding in detection.findings[:5]]
     if len(detection.findings) > 5:
-        lines.append(f"  and {len(detection.findings) - 5} weaker ones")
+        lines.append(f"  and {counted(len(detection.findings) - 5, 'weaker one')}")
     lines += [f"Notice: {notice}" for notice in detection.notices]
     timing = detection.timing
     lines.append(
@@ -118,8 +134,10 @@ def _of_photograph(detection: Detection) -> bool:
 
 def _finding_line(finding: Finding, detection: Detection) -> str:
     x, y, z = finding.centroid_lps_mm
-    first, last = finding.slice_range
     words = f"  {finding.label}: score {finding.score:.3g} (p {finding.p_value:.3g}), "
     if _of_photograph(detection):
         return words + f"{1000 * finding.volume_ml:.0f} pixels around column {x:.0f}, row {y:.0f}"
-    return words + f"{finding.volume_ml:.1f} ml, slices {first}-{last}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    return (
+        words
+        + f"{finding.volume_ml:.1f} ml, {slices_from_to(*finding.slice_range)}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    )

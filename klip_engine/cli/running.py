@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ def _stopped() -> Cancelled:
 
 def _unexpected(error: Exception) -> str:
     """A sentence for an error nobody foresaw; the traceback only on request, it may hold the user's paths."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the Python package {error.name} is missing in {sys.executable}; install klip-engine there anew"
     if os.environ.get("KLIP_DEBUG"):
         traceback.print_exc()
     return f"unexpected {type(error).__name__}; set KLIP_DEBUG=1 to see where, and please report it"

@@ -1,7 +1,8 @@
 """Reading CT and photographs, and writing results: everything that touches files."""
 
 from klip_engine.io.atomic import check_replaceable, results_folder, scratch_folder
-from klip_engine.io.images import read_ct
+from klip_engine.io.dicom_series import Study, read_dicom
+from klip_engine.io.images import find_study, read_ct
 from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
 from klip_engine.io.photographs import read_photograph
 from klip_engine.io.report import render_report
@@ -11,10 +12,13 @@ from klip_engine.io.results import findings_document, write_results
 __all__ = [
     "LoadedCT",
     "LoadedPhotograph",
+    "Study",
     "check_replaceable",
+    "find_study",
     "findings_document",
     "png_bytes",
     "read_ct",
+    "read_dicom",
     "read_photograph",
     "render_report",
     "results_folder",

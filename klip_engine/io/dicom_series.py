@@ -1,165 +1,170 @@
-"""A CT series from a folder of DICOM files, or the slices of one file."""
+"""A CT volume from DICOM: find the files, choose the series, order its slices, read their pixels."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from klip_engine.errors import InputError, UsageError
-from klip_engine.io.dicom_headers import (
-    MEDIA_STORAGE_DIRECTORY,
-    FileHeader,
-    SliceHeader,
-    is_dicom,
-    read_header,
-    slice_headers,
-)
-from klip_engine.io.dicom_pixels import SliceReader
+from klip_engine.errors import InputError
+from klip_engine.io.dicom_headers import FileHeader, read_header
+from klip_engine.io.dicom_pixels import SliceReader, lossy_notice
+from klip_engine.io.dicom_sources import DicomFiles, find_dicom
+from klip_engine.io.dicomdir import ListedFile
 from klip_engine.io.hounsfield import check_and_clip_hu, check_geometry
 from klip_engine.io.loaded import LoadedCT, describe
-from klip_engine.io.slice_stack import read_stack, stack_slices
+from klip_engine.io.series_choice import Choice, choose_series
+from klip_engine.io.series_facts import Series, series_of
+from klip_engine.io.slice_stack import SliceStack, check_size, read_stack
 from klip_engine.volume import CTVolume
 
+__all__ = ["Study", "open_study", "read_dicom"]
 
-def read_dicom(path: Path, *, series: str | None = None) -> LoadedCT:
-    """Read one CT series in HU from a DICOM file or, recursively, a folder.
 
-    series: SeriesInstanceUID or series number; without it the series with the most slices is read and a
-    notice says how many others there are. Localizers and objects that are no CT images are left out with one.
-    Raises InputError (see `stack_slices`, `slice_headers` and `SliceReader`) and UsageError when `series` is
-    not in the folder.
+@dataclass(frozen=True)
+class Study:
+    """The CT series of what the user named, before any pixels are read."""
+
+    files: DicomFiles
+    series: tuple[Series, ...]
+    notices: tuple[str, ...]
+
+    def choose(self, wanted: str | None = None) -> Choice:
+        """The series to read and why not the others; raises UsageError when `wanted` is not there."""
+        return choose_series(self.series, wanted, self.files.name)
+
+
+def open_study(source: Path | Sequence[Path]) -> Study:
+    """Look at the headers behind a folder, a DICOM file, a zip archive, a DICOMDIR or a list of files.
+
+    Raises InputError where there is no CT or a file is damaged.
     """
-    files, notices = _ct_files(path)
-    chosen, left_out = _choose(_by_series(files), series, path)
-    slices, more = _scan_slices(chosen, path)
-    name = str(path)
-    stack = stack_slices(slices, name)
+    files = find_dicom(source)
+    with files.errors_by_name():
+        headers = [header for header in map(read_header, files.paths) if not header.is_directory]
+        ct, notices = _ct_images(headers, files.name)
+        ct, copies = _without_copies(ct)
+        series = tuple(series_of(ct, files.name))
+        return Study(files, series, (*notices, *copies, *_studies_notice(series)))
+
+
+def read_dicom(source: Path | Sequence[Path] | Study, *, series: str | None = None) -> LoadedCT:
+    """Read one CT series in HU from a folder (and those below it), a DICOM file, a zip archive, a DICOMDIR, a list
+    of files (.txt) or a sequence of files.
+
+    series: SeriesInstanceUID, series number or the hash that `klip-engine info` shows; without it the rules of
+    `series_choice` choose, and a notice says what and why. Localizers and objects that are no CT images are left
+    out with one.
+    Raises InputError (see `open_study`, `stack_slices`, `slice_headers` and `SliceReader`) and UsageError when
+    `series` is not there.
+    """
+    study = source if isinstance(source, Study) else open_study(source)
+    choice = study.choose(series)
+    with study.files.errors_by_name():
+        missing = _missing_notices(choice.chosen, study.files)
+        if choice.chosen.problem is not None:
+            raise choice.chosen.problem
+        loaded = _read_series(choice.chosen, study.files)
+    chosen = (choice.notice,) if choice.others and series is None else ()
+    notices = (*study.notices, *missing, *chosen, *loaded.notices)
+    return LoadedCT(
+        loaded.volume, loaded.description, notices, loaded.dicom_files, loaded.dicom_frames, study.files.folder
+    )
+
+
+def _ct_images(headers: Sequence[FileHeader], name: str) -> tuple[list[FileHeader], tuple[str, ...]]:
+    """The CT images among DICOM objects, and a notice about the objects that are none."""
+    if not headers:
+        raise InputError(f"{name} is a DICOM directory index without images; give the folder it lies in")
+    ct = [header for header in headers if header.is_ct]
+    if not ct:
+        raise _not_ct(headers, name)
+    notices = []
+    others = len(headers) - len(ct)
+    if others == 1:
+        notices.append("1 DICOM object that is not a CT image was left out.")
+    elif others:
+        notices.append(f"{others} DICOM objects that are not CT images were left out.")
+    return ct, tuple(notices)
+
+
+def _studies_notice(series: Sequence[Series]) -> tuple[str, ...]:
+    studies = len({one.files[0].study for one in series})
+    if studies < 2:
+        return ()
+    return (f"The CT series come from {studies} studies; only one series of one of them was read.",)
+
+
+def _not_ct(others: Sequence[FileHeader], name: str) -> InputError:
+    images = [header for header in others if header.is_image]
+    if not images:
+        return InputError(
+            f"{name} holds DICOM without images (a dose report or similar); give the folder of a CT series"
+        )
+    modalities = ", ".join(sorted({_code(header.modality) or "none" for header in images}))
+    return InputError(
+        f"{name} holds no CT images (modality {modalities}); this program reads CT only, give a CT series"
+    )
+
+
+def _code(modality: str) -> str:
+    return "".join(c for c in modality[:16] if c.isalnum())
+
+
+def _without_copies(files: Sequence[FileHeader]) -> tuple[list[FileHeader], tuple[str, ...]]:
+    """Without files that are copies of another, byte for byte. The UID alone is no proof: anonymizers repeat it."""
+    by_instance: dict[tuple[str, int], list[FileHeader]] = {}
+    for file in files:
+        by_instance.setdefault((file.instance, file.bytes), []).append(file)
+    kept: dict[object, FileHeader] = {}
+    for alike in by_instance.values():
+        for file in alike:
+            proof = str(file.path) if len(alike) == 1 else hashlib.sha256(file.path.read_bytes()).digest()
+            kept.setdefault(proof, file)
+    copies = len(files) - len(kept)
+    notice = (f"{copies} files are exact copies of others and were left out.",) if copies else ()
+    return list(kept.values()), notice
+
+
+def _missing_notices(chosen: Series, files: DicomFiles) -> tuple[str, ...]:
+    """Raise InputError where the index lists images of this series that are not there; say that of the others."""
+
+    def is_of_chosen(listed: ListedFile) -> bool:
+        return listed.series in ("", chosen.uid)
+
+    needed = sum(is_of_chosen(listed) for listed in files.missing)
+    if needed:
+        raise InputError(
+            f"{files.name}: {needed} of the images that its DICOMDIR lists for the series are missing; "
+            "copy the whole disc or export the series completely"
+        )
+    if files.missing:
+        return (f"{len(files.missing)} CT images of other series that the DICOMDIR lists are missing.",)
+    return ()
+
+
+def _read_series(series: Series, files: DicomFiles) -> LoadedCT:
+    stack = series.stack
+    assert stack is not None  # a series without one has a problem, which was raised
+    name = files.name
     check_geometry(stack.geometry, name)
+    check_size(stack, sum(file.bytes for file in series.files), name)
     hu = read_stack(stack, SliceReader())
     check_and_clip_hu(hu, name)
     volume = CTVolume(hu, stack.geometry)
-    if path.is_file() and len(slices) == 1:
-        more = (*more, "One DICOM file was given, which is one slice; give its folder to read the series.")
-    description = describe(volume, "DICOM", len({s.path for s in slices}), series=_pseudonym(chosen[0].series))
-    return LoadedCT(volume, description, (*notices, *left_out, *more, *stack.notices))
+    paths = tuple(one.path for one in stack.slices)
+    description = describe(volume, "DICOM", len(set(paths)), series=series.key)
+    return LoadedCT(volume, description, _notices(series, files), paths, _frames(stack))
 
 
-def _ct_files(path: Path) -> tuple[list[FileHeader], tuple[str, ...]]:
-    """The CT images at a path, and a notice about the DICOM objects that are none."""
-    paths = [path] if path.is_file() else _dicom_paths(path)
-    headers = [read_header(p) for p in paths]
-    headers = [h for h in headers if h.sop_class != MEDIA_STORAGE_DIRECTORY and not _is_directory(h)]
-    files = [h for h in headers if h.is_ct]
-    others = [h for h in headers if not h.is_ct]
-    if not headers:
-        raise InputError(f"{path} is a DICOM directory index without images; give the folder it lies in")
-    if not files:
-        raise _not_ct(others, path)
-    if not others:
-        return files, ()
-    return files, (f"{_count(len(others), 'DICOM object')} that {_are(len(others))} not a CT image left out.",)
+def _notices(series: Series, files: DicomFiles) -> tuple[str, ...]:
+    single: tuple[str, ...] = ()
+    if files.is_single and series.count == 1:
+        single = ("One DICOM file was given, which is one slice; give its folder to read the series.",)
+    return (*series.notices, *single, *lossy_notice(series.files))
 
 
-def _is_directory(header: FileHeader) -> bool:
-    return str(header.dataset.file_meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY
-
-
-def _dicom_paths(folder: Path) -> list[Path]:
-    """Every DICOM file below a folder, in a fixed order; hidden files are skipped."""
-    paths = []
-    found = 0
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        found += len(names)
-        paths += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    if not found:
-        raise InputError(f"the folder {folder} is empty; give a folder with the DICOM files of a CT series")
-    dicom = [p for p in paths if p.is_file() and is_dicom(p)]
-    if not dicom:
-        raise InputError(
-            f"the folder {folder} holds no DICOM files; give the folder of a CT series, "
-            "or name the volume file (NRRD, NIfTI, MHA) itself"
-        )
-    return dicom
-
-
-def _not_ct(others: Sequence[FileHeader], path: Path) -> InputError:
-    images = [h for h in others if h.is_image]
-    if not images:
-        return InputError(
-            f"{path} holds DICOM without images (a dose report or similar); give the folder of a CT series"
-        )
-    modalities = ", ".join(sorted({h.modality or "none" for h in images}))
-    return InputError(
-        f"{path} holds no CT images (modality {modalities}); this program reads CT only, give a CT series"
-    )
-
-
-def _by_series(files: Iterable[FileHeader]) -> list[list[FileHeader]]:
-    """The files of each series, the longest series first."""
-    series: dict[str, list[FileHeader]] = {}
-    for file in files:
-        series.setdefault(file.series, []).append(file)
-    return sorted(series.values(), key=lambda s: (-_slice_count(s), s[0].series))
-
-
-def _slice_count(files: Iterable[FileHeader]) -> int:
-    """Slices without the localizers, so that many scouts never win over a short scan."""
-    return sum(0 if _is_localizer(f) else f.frames for f in files)
-
-
-def _is_localizer(file: FileHeader) -> bool:
-    """ImageType value 3 (PS3.3 C.8.2.1.1.1); an enhanced file may mix, its frames tell."""
-    image_type = file.dataset.get("ImageType") or []
-    return "LOCALIZER" in ([image_type] if isinstance(image_type, str) else image_type)
-
-
-def _choose(
-    found: list[list[FileHeader]], series: str | None, path: Path
-) -> tuple[list[FileHeader], tuple[str, ...]]:
-    """The series to read, and a notice about those that are not."""
-    numbers = ", ".join(sorted({files[0].series_number for files in found}))
-    if series is not None:
-        matches = [f for f in found if series in (f[0].series, f[0].series_number)]
-        if not matches:
-            raise UsageError(f"{path} has no CT series {series}; its series numbers are: {numbers}")
-        if len(matches) > 1:
-            raise UsageError(
-                f"{path} has {len(matches)} CT series with number {series}; choose by SeriesInstanceUID"
-            )
-        return matches[0], ()
-    scans = [files for files in found if _slice_count(files)]
-    if len(scans) < 2:
-        return (scans or found)[0], ()
-    chosen = scans[0]
-    return chosen, (
-        f"There are {len(scans)} CT series; the one with the most slices (series number "
-        f"{chosen[0].series_number}) was read, {len(scans) - 1} left out. Series numbers: {numbers}.",
-    )
-
-
-def _scan_slices(files: Sequence[FileHeader], path: Path) -> tuple[list[SliceHeader], tuple[str, ...]]:
-    """The slices of a series without its localizers, whose headers need not make sense, and a notice."""
-    slices = [s for file in files if not _is_localizer(file) for s in slice_headers(file)]
-    kept = [s for s in slices if not s.is_localizer]
-    count = len(slices) - len(kept) + sum(file.frames for file in files if _is_localizer(file))
-    if not kept:
-        raise InputError(f"{path} holds only localizers (scout views), no CT slices; give the scan itself")
-    if not count:
-        return kept, ()
-    return kept, (f"{_count(count, 'localizer')} (scout view) in the series {_are(count)} left out.",)
-
-
-def _pseudonym(uid: str) -> str:
-    """Tells two series apart without naming either."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:16]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _are(number: int) -> str:
-    return "was" if number == 1 else "were"
+def _frames(stack: SliceStack) -> tuple[int, ...] | None:
+    frames = tuple(one.frame for one in stack.slices if one.frame is not None)
+    return frames or None

@@ -12,6 +12,7 @@ LOWEST_HU = -1024.0
 
 _HIGHEST_HU = 32767.0
 _FEWEST_PIXELS = 32
+_LONGEST_MM = 5000.0
 _DIRECTION_TOLERANCE = 1e-3
 
 
@@ -21,6 +22,12 @@ def check_geometry(geometry: Geometry, name: str) -> None:
         raise InputError(
             f"{name} has a voxel spacing of {_times(geometry.spacing)} mm: it must be above zero; "
             "write the file again with its true spacing"
+        )
+    extent = max(length * count for length, count in zip(geometry.spacing, geometry.size, strict=True))
+    if extent > _LONGEST_MM:
+        raise InputError(
+            f"{name} is {extent / 1000:.1f} m long by its voxel spacing of {_times(geometry.spacing)} mm, which no "
+            "patient is; write the file again with its true spacing"
         )
     axes = np.asarray(geometry.direction).reshape(3, 3)
     if not np.allclose(axes.T @ axes, np.eye(3), atol=_DIRECTION_TOLERANCE):

@@ -1,40 +1,61 @@
-"""CT volumes from files: whatever SimpleITK reads, a DICOM file, or a folder with a DICOM series."""
+"""CT volumes from files: whatever SimpleITK reads, or a DICOM series wherever it is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from klip_engine.errors import InputError, UsageError
-from klip_engine.io.dicom_headers import is_dicom
-from klip_engine.io.dicom_series import read_dicom
+from klip_engine.errors import InputError, UsageError, resource_errors
+from klip_engine.io.dicom_series import Study, open_study, read_dicom
+from klip_engine.io.dicom_sources import is_dicom_source
 from klip_engine.io.hounsfield import check_and_clip_hu, check_geometry
 from klip_engine.io.loaded import LoadedCT, describe
 from klip_engine.volume import CTVolume, Geometry
 
-__all__ = ["LoadedCT", "read_ct"]
+__all__ = ["LoadedCT", "find_study", "read_ct"]
 
 
-def read_ct(path: Path, *, series: str | None = None) -> LoadedCT:
+def read_ct(source: Path | Sequence[Path], *, series: str | None = None) -> LoadedCT:
     """Read a CT volume in HU, [z, y, x] float32, with its place in the patient (LPS mm).
 
-    path: a volume file (NRRD, NIfTI, MetaImage, ...), a DICOM file or a folder with DICOM files.
-    series: for DICOM, the SeriesInstanceUID or series number to read; the longest CT series otherwise.
+    source: a volume file (NRRD, NIfTI, MetaImage, ...); for DICOM a file, a folder, a zip archive, a DICOMDIR, a
+    list of files (.txt) or a sequence of files.
+    series: for DICOM, the SeriesInstanceUID, series number or hash to read; by the rules of `series_choice`
+    otherwise.
     Raises InputError with one sentence that names the file and the cure; UsageError for a `series` that is
-    not there.
+    not there; ResourceError when memory or the temporary disk gives out.
     """
-    path = Path(path)
+    path = _named_path(source)
+    with resource_errors():
+        if not isinstance(path, Path) or is_dicom_source(path):
+            return read_dicom(path, series=series)
+        if series is not None:
+            raise UsageError(f"{path} is not DICOM, so there is no series to choose: leave the series out")
+        return _read_volume_file(path)
+
+
+def find_study(source: Path | Sequence[Path]) -> Study | None:
+    """The CT series of a DICOM source before their pixels are read, for `read_dicom`; None for a volume file.
+
+    Raises InputError as `read_ct` does.
+    """
+    path = _named_path(source)
+    return open_study(path) if not isinstance(path, Path) or is_dicom_source(path) else None
+
+
+def _named_path(source: Path | Sequence[Path]) -> Path | Sequence[Path]:
+    """The source, a single path checked to be there."""
+    if not isinstance(source, (str, Path)):
+        return source
+    path = Path(source)
     if not path.exists():
         raise InputError(f"no such file or folder: {path}; check the spelling")
     if not (path.is_dir() or path.is_file()):
         raise InputError(f"{path} is neither a file nor a folder; give a volume file or a DICOM folder")
-    if path.is_dir() or is_dicom(path):
-        return read_dicom(path, series=series)
-    if series is not None:
-        raise UsageError(f"{path} is not DICOM, so there is no series to choose: leave the series out")
-    return _read_volume_file(path)
+    return path
 
 
 def _read_volume_file(path: Path) -> LoadedCT:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from klip_engine.detection import Finding, PhotographDetection
 from klip_engine.io.report_parts import (
     colour_bar,
-    count_text,
     details,
     findings_section,
     notices,
@@ -23,6 +22,7 @@ from klip_engine.io.report_parts import (
     threshold_sentence,
 )
 from klip_engine.io.report_pictures import THIS_FINDING, grown, png_bytes, score_rgb, score_scale_top
+from klip_engine.words import counted
 
 _LEAST_SIDE = 480
 """Smaller pictures are enlarged by a whole factor, so that outlines stay thin beside their pixels."""
@@ -41,7 +41,7 @@ def _summary(detection: PhotographDetection) -> str:
     if findings:
         x, y, _ = findings[0].centroid_lps_mm
         sentence = (
-            f"{count_text(len(findings), 'suspicious region')}; the strongest is around column {x:.0f}, row "
+            f"{counted(len(findings), 'suspicious region')}; the strongest is around column {x:.0f}, row "
             f"{y:.0f}, with a score of {number_text(findings[0].score)} (p {p_value_text(findings[0].p_value)})."
         )
     else:

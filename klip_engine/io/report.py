@@ -8,7 +8,6 @@ from html import escape
 from klip_engine.detection import Detection, Finding
 from klip_engine.io.report_parts import (
     colour_bar,
-    count_text,
     details,
     findings_section,
     notices,
@@ -25,6 +24,7 @@ from klip_engine.io.report_pictures import (
     picture_rows,
 )
 from klip_engine.io.score_curve import score_curve
+from klip_engine.words import counted, slices_from_to
 
 _SHOWN = 8
 _SCALE_BAR_MM = 50.0
@@ -49,14 +49,14 @@ def _summary(detection: Detection) -> str:
     if findings:
         touched = sum(any(f.slice_range[0] <= s.index <= f.slice_range[1] for f in findings) for s in slices)
         strongest = findings[0]
-        regions = "1 suspicious region" if len(findings) == 1 else f"{len(findings)} suspicious regions"
+        regions = counted(len(findings), "suspicious region")
         sentence = (
-            f"{regions} in {touched} of {count_text(len(slices), 'slice')}; the strongest is in "
+            f"{regions} in {touched} of {counted(len(slices), 'slice')}; the strongest is in "
             f"{_slices(strongest)} at {_place(strongest)}, with a score of {number_text(strongest.score)}."
         )
     else:
         sentence = (
-            f"Nothing in {count_text(len(slices), 'slice')} scores above the threshold of "
+            f"Nothing in {counted(len(slices), 'slice')} scores above the threshold of "
             f"{number_text(detection.threshold)}. That does not mean that the scan is normal."
         )
     return (
@@ -166,5 +166,4 @@ def _place(finding: Finding) -> str:
 
 
 def _slices(finding: Finding) -> str:
-    first, last = finding.slice_range
-    return f"slice {first}" if first == last else f"slices {first}–{last}"
+    return slices_from_to(*finding.slice_range)

@@ -139,8 +139,3 @@ def number_text(value: float, decimals: int | None = None) -> str:
         magnitude = math.floor(math.log10(abs(value))) if value else 0
         decimals = min(max(0, 2 - magnitude), 6)
     return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def count_text(number: int, noun: str) -> str:
-    """`1 slice`, `2 slices`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

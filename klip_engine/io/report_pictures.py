@@ -127,15 +127,15 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     display = _display_grid(detection, z)
     source = detection.source
     if isinstance(source, CTVolume):
-        measured = _on_display(source.hu, source.geometry, display, AIR_HU)
+        measured = on_display(source.hu, source.geometry, display, AIR_HU)
     else:
-        measured = _on_display(working.measured, working.geometry, display, AIR_HU)
-    reconstruction = _on_display(working.reconstruction, working.geometry, display, AIR_HU)
-    score = _on_display(_finite(working.score[z : z + 1]), _slice_of(working.geometry, z), display, 0.0)
+        measured = on_display(working.measured, working.geometry, display, AIR_HU)
+    reconstruction = on_display(working.reconstruction, working.geometry, display, AIR_HU)
+    score = on_display(_finite(working.score[z : z + 1]), slice_of(working.geometry, z), display, 0.0)
     window = _window(detection, label)
     grey = window.grey(measured)
     coloured = score_rgb(score, score_scale_top(detection))
-    body = _smooth_mask(working.body[z : z + 1], _slice_of(working.geometry, z), display)
+    body = smooth_mask(working.body[z : z + 1], slice_of(working.geometry, z), display)
     coloured[grown(body, 1) & ~body] = _BODY_OUTLINE
     pictures = [
         Picture("Input", png_bytes(grey)),
@@ -143,7 +143,7 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
         Picture("Score", png_bytes(coloured)),
     ]
     if label is not None:
-        pictures.append(Picture("Overlay", png_bytes(_overlay(grey, *_masks(detection, label, z, display)))))
+        pictures.append(Picture("Overlay", png_bytes(overlay(grey, *_masks(detection, label, z, display)))))
     z_mm = float(working.geometry.to_lps((0, 0, z))[2])
     return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, tuple(pictures))
 
@@ -188,19 +188,23 @@ def _display_grid(detection: Detection, z: int) -> Geometry:
     )
 
 
-def _on_display(array: npt.NDArray[Any], geometry: Geometry, display: Geometry, outside: float) -> npt.NDArray[Any]:
+def on_display(array: npt.NDArray[Any], geometry: Geometry, display: Geometry, outside: float) -> npt.NDArray[Any]:
     """[y, x] of an array [z, y, x] on the display slice; only the slices around it are touched."""
-    corners = [(i, j, 0) for i in (-0.5, display.size[0] - 0.5) for j in (-0.5, display.size[1] - 0.5)]
-    heights = geometry.to_index(display.to_lps(np.array(corners)))[:, 2]
-    first = max(0, math.floor(heights.min()) - 1)
-    last = min(geometry.size[2], math.ceil(heights.max()) + 2)
+    first, last = slices_around(geometry, display)
     if first >= last:
         return np.full(display.size[1::-1], outside, dtype=array.dtype)
-    slab = _slice_of(geometry, first, last - first)
+    slab = slice_of(geometry, first, last - first)
     return from_working_grid(array[first:last], slab, display, outside=outside)[0]
 
 
-def _slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
+def slices_around(geometry: Geometry, display: Geometry) -> tuple[int, int]:
+    """The slices [first, last) of a geometry that reach the display slice; first >= last where none does."""
+    corners = [(i, j, 0) for i in (-0.5, display.size[0] - 0.5) for j in (-0.5, display.size[1] - 0.5)]
+    heights = geometry.to_index(display.to_lps(np.array(corners)))[:, 2]
+    return max(0, math.floor(heights.min()) - 1), min(geometry.size[2], math.ceil(heights.max()) + 2)
+
+
+def slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
     """The geometry of the slices [first, first + count)."""
     x, y, z = geometry.to_lps((0, 0, first))
     size = (geometry.size[0], geometry.size[1], count)
@@ -210,19 +214,19 @@ def _slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
 def _masks(detection: Detection, label: int, z: int, display: Geometry) -> tuple[BoolArray, BoolArray]:
     """This finding and all others on the display slice [y, x]."""
     regions = detection.working.regions[z : z + 1]
-    geometry = _slice_of(detection.working.geometry, z)
+    geometry = slice_of(detection.working.geometry, z)
     this = regions == label
     others = (regions > 0) & ~this
-    return _smooth_mask(this, geometry, display), _smooth_mask(others, geometry, display)
+    return smooth_mask(this, geometry, display), smooth_mask(others, geometry, display)
 
 
-def _smooth_mask(mask: BoolArray, geometry: Geometry, display: Geometry) -> BoolArray:
+def smooth_mask(mask: BoolArray, geometry: Geometry, display: Geometry) -> BoolArray:
     """A mask [1, y, x] on the display slice [y, x]; its outline is interpolated, not stepped."""
-    smooth: BoolArray = _on_display(mask.astype(np.float32), geometry, display, 0.0) >= 0.5
+    smooth: BoolArray = on_display(mask.astype(np.float32), geometry, display, 0.0) >= 0.5
     return smooth
 
 
-def _overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) -> npt.NDArray[np.uint8]:
+def overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) -> npt.NDArray[np.uint8]:
     """The input with this finding tinted and outlined, other findings outlined only; RGB [y, x, 3]."""
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
     rgb[this] = (1 - _TINT) * rgb[this] + _TINT * np.asarray(THIS_FINDING, dtype=np.float32)

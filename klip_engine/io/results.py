@@ -21,7 +21,7 @@ from klip_engine.io.photograph_report import render_photograph_report
 from klip_engine.io.report import render_report
 from klip_engine.io.report_pictures import png_bytes
 from klip_engine.version import __version__
-from klip_engine.volume import Geometry
+from klip_engine.volume import CTVolume, Geometry, slice_means
 
 WORKING_SCORE_FILE = "klip-working.nrrd"
 """The score on the grid it was computed on: what marking at another rate starts from."""
@@ -76,12 +76,20 @@ def findings_document(detection: Detection) -> dict[str, Any]:
             "threshold": detection.threshold,
             "null": {"maxima": detection.null_maxima},
             "working_slices": detection.working.source_slices,
+            "slice_means_hu": _slice_means(detection),
             "slices": [asdict(s) for s in detection.slices],
             "findings": [asdict(f) for f in detection.findings],
             "timing": detection.timing,
         }
     )
     return document
+
+
+def _slice_means(detection: Detection) -> list[float] | None:
+    """Mean HU of every slice of the input: tells a later reader whether another copy of it is the same scan."""
+    if not isinstance(detection.source, CTVolume):
+        return None
+    return [round(float(mean), 2) for mean in slice_means(detection.source.hu)]
 
 
 def _working_score(detection: Detection) -> npt.NDArray[np.float32]:

@@ -41,7 +41,7 @@ def score_picture(
     size = (_MARGIN + width + _MARGIN + _BAR + _LABELS, upper + height + _MARGIN + _LINE * len(notes))
     page = Image.new("RGB", size, _PAGE)
     draw = ImageDraw.Draw(page)
-    font = _font()
+    font = picture_font()
     draw.text((_MARGIN, _MARGIN // 2), title, fill=_INK, font=font)
     page.paste(Image.fromarray(coloured), (_MARGIN, upper))
     left = _MARGIN + width + _MARGIN
@@ -67,8 +67,9 @@ def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(wide[1:-1, 1:-1] & ~inner)
 
 
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def picture_font(size: int = 13) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of Pillow itself, so that pictures need none of the system."""
     try:
-        return ImageFont.load_default(size=13)
+        return ImageFont.load_default(size=size)
     except (TypeError, ImportError):  # a Pillow before 10.1, or without FreeType: its one small font
         return ImageFont.load_default()

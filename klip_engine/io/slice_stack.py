@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.errors import InputError
-from klip_engine.io.dicom_headers import SliceHeader
+from klip_engine.io.dicom_slices import SliceHeader
 from klip_engine.io.hounsfield import LOWEST_HU
 from klip_engine.volume import FloatArray, Geometry
 
@@ -35,8 +35,13 @@ _TILT_DEG = 0.5
 """Shears below this are rounding of the headers."""
 _TILT_MISMATCH_DEG = 2.0
 """Declared and found tilt may differ by this much."""
+_STEEPEST_DEG = 45.0
+"""No gantry tilts more; a steeper shear is an error of the headers and would need a vast grid."""
 _OFF_LINE_MM = 1.0
 """Slices may lie this far off the straight line through the stack."""
+
+_MOST_PIXELS_PER_BYTE = 500
+"""The strongest compression of an empty slice stays below this, header included."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,7 @@ def stack_slices(slices: Sequence[SliceHeader], name: str) -> SliceStack:
     """
     for s in slices:
         if min(s.spacing) <= 0:
-            raise InputError(
-                f"{_label(s)} in {name} has a PixelSpacing of zero or less; export the original series"
-            )
+            raise InputError(f"{s.label} in {name} has a PixelSpacing of zero or less; export the original series")
     _check_uniform(slices, name)
     first = slices[0]
     along = np.array([s.position @ first.normal for s in slices])
@@ -86,6 +89,16 @@ def stack_slices(slices: Sequence[SliceHeader], name: str) -> SliceStack:
         tuple(float(v) for v in np.stack([first.row, first.column, first.normal], axis=1).ravel()),
     )
     return SliceStack(ordered, geometry, offsets, targets, _corrections(ordered, tilt, unevenness, spacing))
+
+
+def check_size(stack: SliceStack, file_bytes: int, name: str) -> None:
+    """Raise InputError where the volume is far larger than its files could hold, before memory is taken for it."""
+    pixels = sum(one.size[0] * one.size[1] for one in stack.slices)
+    if pixels > _MOST_PIXELS_PER_BYTE * file_bytes:
+        raise InputError(
+            f"{name} announces {pixels / 1e6:.0f} million pixels in {file_bytes / 1e6:.1f} MB of files: "
+            "they are damaged or incomplete; export the series again"
+        )
 
 
 def read_stack(stack: SliceStack, read_slice: Callable[[SliceHeader], FloatArray]) -> FloatArray:
@@ -138,7 +151,7 @@ def _refuse_mixture(
         counts = " and ".join(str(len(g)) for g in groups)
         raise InputError(
             f"the slices of {name} have {len(groups)} different {what} ({counts} slices; "
-            f"{_label(slices[groups[-1][0]])} is one of the last): "
+            f"{slices[groups[-1][0]].label} is one of the last): "
             "put the slices that belong together into a folder of their own"
         )
 
@@ -155,7 +168,7 @@ def _checked_spacing(slices: Sequence[SliceHeader], along: npt.NDArray[np.float6
         i = int(same[0])
         raise InputError(
             f"{name} has {same.size} duplicate slice position(s), the first at {along[i]:.2f} mm along the "
-            f"slice normal ({_label(slices[i])} and {_label(slices[i + 1])}): keep one phase or copy"
+            f"slice normal ({slices[i].label} and {slices[i + 1].label}): keep one phase or copy"
         )
     deviations = np.abs(gaps / typical - 1)
     if deviations.max() <= _UNEVEN_LIMIT:
@@ -204,6 +217,11 @@ def _checked_offsets(
         )
     if tilt <= _TILT_DEG:
         return offsets, 0.0
+    if tilt > _STEEPEST_DEG:
+        raise InputError(
+            f"the slices of {name} are sheared by {tilt:.0f} degrees, more than any gantry tilts; "
+            "export the original series"
+        )
     return in_plane / np.asarray(first.spacing), tilt
 
 
@@ -262,7 +280,3 @@ def _mixed(plane: FloatArray, part: float, axis: int) -> FloatArray:
     move = np.pad(plane, before, constant_values=LOWEST_HU)
     mixed: FloatArray = (np.float32(1 - part) * stay + np.float32(part) * move).astype(np.float32, copy=False)
     return mixed
-
-
-def _label(header: SliceHeader) -> str:
-    return header.path.name if header.frame is None else f"frame {header.frame + 1}"

@@ -76,7 +76,7 @@ def test_empty_file(tmp_path: Path) -> None:
     assert "empty (0 bytes)" in refusal(tmp_path / "scan.nrrd")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "scan.nrrd", "scan.nii", "scan"])
+@pytest.mark.parametrize("name", ["notes.md", "scan.nrrd", "scan.nii", "scan"])
 def test_not_an_image(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("this is not an image\n" * 50)
     assert "not an image" in refusal(tmp_path / name)
@@ -302,6 +302,58 @@ def test_transfer_syntax_without_its_decoder(tmp_path: Path, monkeypatch: pytest
     sentence = refusal(folder / "0000.dcm")
     assert "'RLE Lossless'" in sentence
     assert "pip install klip-engine[compressed-dicom]" in sentence
+
+
+def test_header_without_pixels(tmp_path: Path) -> None:
+    assert "has no pixel data" in refusal(series(tmp_path, lambda dataset, k: delattr(dataset, "PixelData")))
+
+
+def test_image_without_a_size(tmp_path: Path) -> None:
+    assert "does not say how many pixels" in refusal(series(tmp_path, only(1, "Rows", None)))
+
+
+@pytest.mark.parametrize("colour", ["RGB", "PALETTE COLOR", "YBR_FULL_422"])
+def test_colours(tmp_path: Path, colour: str) -> None:
+    assert f"a colour picture ({colour})" in refusal(series(tmp_path, only(1, "PhotometricInterpretation", colour)))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        ("BitsAllocated", 12, "16 of 12 bits"),
+        ("BitsStored", 17, "17 of 16 bits"),
+        ("HighBit", 11, "16 of 16 bits up to bit 11"),
+    ],
+)
+def test_bits_nobody_stores(tmp_path: Path, keyword: str, value: int, words: str) -> None:
+    assert words in refusal(series(tmp_path, only(1, keyword, value)))
+
+
+def test_matrix_no_scanner_has(tmp_path: Path) -> None:
+    assert "claims 48 x 65535 pixels" in refusal(
+        series(tmp_path, lambda dataset, k: setattr(dataset, "Rows", 65535))
+    )
+
+
+def test_frames_in_a_classic_image(tmp_path: Path) -> None:
+    assert "classic CT image with 4 frames" in refusal(series(tmp_path, only(0, "NumberOfFrames", 4)))
+
+
+def test_shear_steeper_than_any_gantry(tmp_path: Path) -> None:
+    positions = straight_positions(6, 2.0, AXIAL)
+    positions[:, 1] += 100 * np.arange(6)
+    write_series(tmp_path, ct_values(), positions)
+    assert "sheared by 89 degrees" in refusal(tmp_path)
+
+
+def test_longer_than_any_patient(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_values(), straight_positions(6, 2000.0, AXIAL))
+    assert "is 12.0 m long" in refusal(tmp_path)
+
+
+def test_farther_away_than_any_scanner(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_values(), straight_positions(6, 2.0, AXIAL, (0, 0, 1e7)))
+    assert "100 m away" in refusal(tmp_path)
 
 
 def test_series_cannot_be_chosen_in_a_volume_file(tmp_path: Path) -> None:

@@ -202,14 +202,18 @@ def test_longest_of_several_series_is_read_unless_one_is_named(tmp_path: Path) -
     uids = [generate_uid(), generate_uid()]
 
     def numbered(number: int):  # type: ignore[no-untyped-def]
-        return lambda dataset, k: setattr(dataset, "SeriesNumber", number)
+        def edit(dataset: Dataset, k: int) -> None:
+            dataset.SeriesNumber, dataset.StudyInstanceUID = number, "1.2.3"
+
+        return edit
 
     write_series(tmp_path / "1", short, straight_positions(4, 2.0, AXIAL), series=uids[0], edit=numbered(7))
     write_series(tmp_path / "2", long, straight_positions(6, 2.0, AXIAL), series=uids[1], edit=numbered(8))
     loaded = read_ct(tmp_path)
     assert np.array_equal(loaded.volume.hu, long)
-    assert "2 CT series" in loaded.notices[0]
-    assert "1 left out" in loaded.notices[0]
+    assert loaded.notices == (
+        "Of 2 CT series, number 8 was read (axial, 6 slices, 2.00 mm apart). Left out: number 7 (only 4 slices).",
+    )
     for name in (uids[0], "7"):
         chosen = read_ct(tmp_path, series=name)
         assert np.array_equal(chosen.volume.hu, short)

@@ -81,6 +81,7 @@ def test_findings_json_follows_the_contract(tmp_path: Path, detection: Detection
         "threshold",
         "null",
         "working_slices",
+        "slice_means_hu",
         "slices",
         "findings",
         "timing",

@@ -184,7 +184,7 @@ BAD_MASKS = {
     "words": (lambda folder: _array(folder / "m", np.full((32, 32), "a")), "not numbers"),
     "nan": (lambda folder: _array(folder / "m", np.full((32, 32), np.nan)), "NaN"),
     "size": (lambda folder: _array(folder / "m", np.ones((16, 32))), "is 16 x 32, .* is 32 x 32"),
-    "number": (lambda folder: _array(folder / "m", np.ones((3, 32, 32))), "3 masks for 1 artifacts"),
+    "number": (lambda folder: _array(folder / "m", np.ones((3, 32, 32))), "3 masks for 1 artifact"),
     "empty": (lambda folder: _array(folder / "m", np.zeros((32, 32))), "no pixel is marked"),
     "everything": (lambda folder: _array(folder / "m", np.ones((32, 32))), "or every one does"),
 }

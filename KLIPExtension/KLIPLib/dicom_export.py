@@ -1,0 +1,103 @@
+"""Results of a volume from the DICOM database go back there as a segmentation, through the engine's own writer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from .command import export_command
+from .host import Engine, Host
+from .marking import FALSE_ALARMS
+from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
+from .runner import EngineRun
+
+INSTANCES = "DICOM.instanceUIDs"
+"""Attribute of volume nodes that Slicer loaded from its DICOM database: SOP Instance UIDs, separated by blanks."""
+
+
+def why_no_export(result: Any) -> str:
+    """Why a result cannot be exported; empty when it can."""
+    if result is None:
+        return _("There is no result yet.")
+    if result.input_node is None or not result.input_node.GetAttribute(INSTANCES):
+        return _("Only results of a volume that was loaded from the DICOM database can be exported.")
+    if not (result.folder / "findings.json").is_file():
+        return _("The folder with the results is gone; run the detection again.")
+    return ""
+
+
+class DicomExport:
+    """One export. `added` is true once the objects are in the DICOM database, else `error` says why not."""
+
+    def __init__(
+        self,
+        host: Host,
+        engine: Engine,
+        result: Any,
+        *,
+        done: Callable[[], None] | None = None,
+        failed: Callable[[EngineError], None] | None = None,
+        log: Callable[[list[str]], None] | None = None,
+    ) -> None:
+        """Start. Exactly one of `done` and `failed` is called. Raises RuntimeError when the files are not known."""
+        self.added = False
+        self.error: EngineError | None = None
+        self._host, self._done, self._failed = host, done, failed
+        reason = why_no_export(result)
+        if reason:
+            raise RuntimeError(reason)
+        files = host.dicom_files(result.input_node.GetAttribute(INSTANCES).split())
+        if not files:
+            raise RuntimeError(_("The DICOM database does not know the files of this volume any more."))
+        rate = float(result.regions.GetAttribute(FALSE_ALARMS))  # what is seen, not what the run was told
+        host.temporary_folder.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="klip-dicom-", dir=host.temporary_folder))
+        sources = self._folder / "sources.txt"
+        sources.write_text("\n".join(files) + "\n", encoding="utf-8")
+        self._run = EngineRun(
+            export_command(engine.python, result.folder, sources, self._folder / "dicom", rate),
+            self._folder,
+            engine.environment,
+            make_ticker=host.make_ticker,
+            ended=self._ended,
+            log=log,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still under way."""
+        return not self.added and self.error is None
+
+    def cancel(self) -> None:
+        """Stop it; nothing is added."""
+        self._run.cancel()
+
+    def end_now(self) -> None:
+        """Stop it and wait until it is gone."""
+        self._run.end_now()
+
+    def _ended(self, outcome: Outcome) -> None:
+        log = "\n".join(self._run.log)
+        try:
+            if outcome.end is End.DONE:
+                self._host.add_dicom(self._folder / "dicom")
+                self.added = True
+            elif outcome.end is End.CANCELLED:
+                self.error = EngineCancelled(CANCELLED, outcome.exit_code, log)
+            else:
+                self.error = EngineError(outcome.message, outcome.exit_code, log)
+        except Exception as error:
+            sentence = _("The DICOM database did not take the files: {reason}").format(reason=error)
+            self.error = EngineError(sentence, None, log)
+            self.error.__cause__ = error
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.error is not None and self._failed is not None:
+            self._failed(self.error)
+        elif self.added and self._done is not None:
+            self._done()

@@ -1,0 +1,83 @@
+"""3D Slicer as the module's host: the only file that asks the running application for anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from .host import Host
+
+
+def slicer_host() -> Host:
+    """The running application."""
+    return Host(
+        scene=slicer.mrmlScene,
+        python=Path(shutil.which("PythonSlicer") or "PythonSlicer"),
+        environment=os.environ,
+        outer_environment=slicer.util.startupEnvironment(),
+        temporary_folder=Path(slicer.app.temporaryPath) / "KLIP",
+        make_ticker=_timer,
+        process_events=slicer.app.processEvents,
+        ensure_dependencies=_ensure_dependencies,
+        show_chart=_show_chart,
+        open_file=lambda path: qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path))),
+        dicom_files=_dicom_files,
+        add_dicom=_add_dicom,
+    )
+
+
+def _timer(interval_ms: int, callback: Callable[[], None]) -> Any:
+    timer = qt.QTimer()
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(callback)
+    timer.start()
+    return timer
+
+
+def _ensure_dependencies() -> None:
+    from .dependencies import ensure
+
+    ensure()
+
+
+_chart_connections: list[tuple[Any, Any]] = []
+"""The plot view that tells of clicks, one at a time: a view shown twice must not jump twice."""
+
+
+def _show_chart(chart_node: Any, clicked: Callable[[str, int], None]) -> None:
+    """In the current layout with a plot view added. The view selects points, so that a click can tell of one."""
+    slicer.modules.plots.logic().ShowChartInLayout(chart_node)
+    widget = slicer.app.layoutManager().plotWidget(0)
+    widget.mrmlPlotViewNode().SetInteractionMode(slicer.vtkMRMLPlotViewNode.InteractionModeSelectPoints)
+
+    def selected(series_ids: Any, points: Any) -> None:
+        for number in range(series_ids.GetNumberOfValues()):
+            chosen = points.GetItemAsObject(number)
+            if chosen is not None and chosen.GetNumberOfValues():
+                clicked(series_ids.GetValue(number), int(chosen.GetValue(0)))
+                return
+
+    while _chart_connections:
+        signal, slot = _chart_connections.pop()
+        signal.disconnect(slot)
+    signal = widget.plotView().dataSelected
+    signal.connect(selected)
+    _chart_connections.append((signal, selected))
+
+
+def _dicom_files(instance_uids: list[str]) -> list[str]:
+    files = [slicer.dicomDatabase.fileForInstance(uid) for uid in instance_uids]
+    return [file for file in files if file]
+
+
+def _add_dicom(folder: Path) -> None:
+    from DICOMLib import DICOMUtils
+
+    if not DICOMUtils.importDicom(str(folder), slicer.dicomDatabase, copyFiles=True):
+        raise RuntimeError("Slicer's DICOM import failed; see its log")

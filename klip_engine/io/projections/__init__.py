@@ -1,0 +1,8 @@
+"""CT projection data from files, one file of code per format, and the project's own format to write."""
+
+from klip_engine.io.projections.facts import facts
+from klip_engine.io.projections.formats import FORMATS, find_format, read_projections
+from klip_engine.io.projections.klip_hdf5_writing import write_projections
+from klip_engine.io.projections.picture import geometry_picture
+
+__all__ = ["FORMATS", "facts", "find_format", "geometry_picture", "read_projections", "write_projections"]

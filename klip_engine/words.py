@@ -1,0 +1,13 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """The number with its noun: "1 region", "2 regions"; for nouns whose plural ends in s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def slices_from_to(first: int, last: int) -> str:
+    """A range of slices, both ends included: "slice 4", "slices 4-6"."""
+    return f"slice {first}" if first == last else f"slices {first}-{last}"

@@ -1,0 +1,26 @@
+"""What the tests of the module share that need neither slicer-core nor Qt."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXTENSION = Path(__file__).resolve().parents[2] / "KLIPExtension"
+
+
+@pytest.fixture
+def library(monkeypatch) -> Callable[[str], Any]:
+    """library("name") is KLIPLib.name; where Slicer's translation function is not, texts stay as they are."""
+    untranslated = types.ModuleType("slicer.i18n")
+    untranslated.tr = lambda text: text  # type: ignore[attr-defined]
+    for name, module in {"slicer": types.ModuleType("slicer"), "slicer.i18n": untranslated}.items():
+        if name not in sys.modules:
+            monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(str(EXTENSION))
+    return lambda name: importlib.import_module(f"KLIPLib.{name}")

@@ -1,0 +1,73 @@
+"""`klip-engine info` on projections: what was understood, as JSON and as a picture; exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klip_engine.io.projections import find_format, read_projections
+from tests.conftest import run_cli
+from tests.projections import ct_pd_writing, klip_files
+
+
+def test_info_says_what_was_understood(tmp_path, capsys):
+    scan = ct_pd_writing.write_scan(tmp_path / "scan", implicit=True, feed=16.0, turns=2)
+    code, out, _ = run_cli(capsys, "info", scan, "--picture", tmp_path / "scan.png")
+    said = json.loads(out)
+    assert code == 0
+    assert said["input"]["format"] == "DICOM-CT-PD"
+    assert said["projections"]["geometry"]["source_to_isocentre_mm"] == pytest.approx(595)
+    assert said["projections"]["geometry"]["source_to_detector_mm"] == pytest.approx(1085.6)
+    # half the fan, from the central element to the nearer edge, seen from the source
+    nearer = (ct_pd_writing.COLUMNS - ct_pd_writing.CENTRAL[0]) * ct_pd_writing.TRANSVERSE / ct_pd_writing.DISTANCE
+    farther = (ct_pd_writing.CENTRAL[0] - 1) * ct_pd_writing.TRANSVERSE / ct_pd_writing.DISTANCE
+    assert said["projections"]["field_of_view_mm"] == pytest.approx(2 * 595 * np.sin(farther), rel=1e-4)
+    assert nearer < farther
+    assert said["projections"]["detector"]["offset_columns"] == pytest.approx(-1.25)
+    assert "weights and photons in air" in said["projections"]["missing"]
+    assert "Doe" not in out
+    with Image.open(tmp_path / "scan.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
+    assert {(240, 173, 78), (88, 166, 255), (63, 185, 80)} <= colours
+
+
+def test_a_limited_arc_sees_less(tmp_path):
+    """Over a full turn the farther edge of an offset detector counts, over less the nearer one."""
+    arrays, attributes = klip_files.contents()
+    from klip_engine.io.projections import facts
+
+    whole = facts(read_projections(klip_files.write(tmp_path / "whole.h5", arrays, attributes)))
+    part = {k: v if k in ("/flat", "/dark") else v[:5] for k, v in arrays.items()}
+    limited = facts(read_projections(klip_files.write(tmp_path / "part.h5", part, attributes)))
+    assert whole["geometry"]["arc_deg"] == pytest.approx(360)
+    assert limited["geometry"]["arc_deg"] == pytest.approx(200)
+    for known, columns in ((whole, 5.75), (limited, 5.25)):
+        assert known["field_of_view_mm"] == pytest.approx(2 * 600 * np.sin(np.arctan(columns * 4 / 1000)), rel=1e-4)
+
+
+def test_refusals_leave_with_exit_code_3(tmp_path, capsys):
+    path = klip_files.write(tmp_path / "scan.h5", *klip_files.contents(), quantity=None)
+    code, _, err = run_cli(capsys, "info", path)
+    assert code == 3
+    assert "quantity" in err
+
+
+def test_a_picture_of_what_has_no_rays_is_refused(tmp_path, capsys):
+    (tmp_path / "volume.txt").write_text("not a scan")
+    code, _, err = run_cli(capsys, "info", tmp_path / "volume.txt", "--picture", tmp_path / "p.png")
+    assert code == 2
+    assert "no geometry to draw" in err
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_other_files_are_left_to_other_readers(tmp_path):
+    import SimpleITK as sitk
+
+    volume = tmp_path / "volume.nrrd"
+    sitk.WriteImage(sitk.Image([8, 8, 8], sitk.sitkInt16), str(volume))
+    (tmp_path / "empty").mkdir()
+    for path in (volume, tmp_path / "empty", tmp_path / "nothing"):
+        assert find_format(path) is None
