@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
-from klip_engine.errors import UsageError
+from klip_engine.errors import InputError, UsageError
 from klip_engine.operators import (
+    Channelwise,
+    CTOperator,
     GaussianNoise,
     LinearOperator,
     TransmissionNoise,
     build_operator,
+    geometry_from_dict,
     noise_preset,
 )
 from klip_engine.samplers import Measurement, seeded_generator
@@ -23,11 +27,20 @@ _IDEAL_SCAN_SIGMA_MM = 0.2
 patients from 24 views: 0.5 and more leave more error, less than 0.1 lets conjugate gradients run out of steps."""
 
 
+class Scanner(Protocol):
+    """Where the measurements of slices come from."""
+
+    def measure(self, images: torch.Tensor, slices: Sequence[int]) -> Measurement:
+        """Of images [batch, channels, h, w] with values in [-1, 1]; `slices` are their numbers."""
+        ...
+
+
 @dataclass(frozen=True)
 class SimulatedScanner:
     """Measures slices with an operator; the same slice number and seed always give the same noise.
 
-    variance: what the data term assumes of measurements without a dose; noise: added to those, if anything.
+    variance: what the data term assumes of measurements without a dose; model_variance: what it adds to the noise
+    of a dose; noise: added to measurements without a dose, if anything.
     """
 
     operator: LinearOperator
@@ -35,6 +48,7 @@ class SimulatedScanner:
     dose: TransmissionNoise | None
     seed: int
     noise: GaussianNoise | None = None
+    model_variance: float = 0.0
 
     def measure(self, images: torch.Tensor, slices: Sequence[int]) -> Measurement:
         """Measure images [batch, channels, h, w] with values in [-1, 1]; `slices` are their numbers."""
@@ -47,7 +61,8 @@ class SimulatedScanner:
         ideal = mu_water * self.operator.forward((images + 1).clamp(min=0))
         noisy = self.dose.apply(ideal, self._generators(slices))
         water = self.operator.forward(torch.ones_like(images[:1]))
-        return Measurement(self.operator, noisy.measurement / mu_water - water, 1 / (noisy.weights * mu_water**2))
+        variance = self.model_variance + 1 / (noisy.weights * mu_water**2)
+        return Measurement(self.operator, noisy.measurement / mu_water - water, variance)
 
     def _generators(self, slices: Sequence[int]) -> list[torch.Generator]:
         return [seeded_generator("measurement", self.seed, number) for number in slices]
@@ -57,6 +72,8 @@ def build_scanner(
     settings: OperatorSettings, image_shape: tuple[int, int], pixel_mm: float, seed: int, channels: int = 1
 ) -> SimulatedScanner:
     """The scanner the settings describe, for images of (height, width); raises UsageError where they do not fit."""
+    if settings.scan is not None:
+        return _as_measured(settings.scan, image_shape, pixel_mm, seed, channels)
     blur = settings.blur(image_shape)
     if settings.sees_images:
         if settings.views is not None or settings.dose is not None:
@@ -79,3 +96,19 @@ def build_scanner(
     )
     noise = GaussianNoise(settings.noise_hu / 1000) if settings.add_noise else None
     return SimulatedScanner(operator, variance, dose, seed, noise)
+
+
+def _as_measured(
+    scan: dict[str, Any], image_shape: tuple[int, int], pixel_mm: float, seed: int, channels: int
+) -> SimulatedScanner:
+    """A simulation of a measured scan (`klip_engine.measured_scan.scan_settings`), of images on its isocentre."""
+    try:
+        geometry = replace(geometry_from_dict(scan["geometry"]), image_shape=image_shape, pixel_spacing_mm=pixel_mm)
+        dose = TransmissionNoise(float(scan["i0"]), 0.0, float(scan["mu_water_per_mm"]))
+        model_variance = float(scan["model_sigma_mm"]) ** 2
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise UsageError(f"the settings of the measured scan are damaged: {error}") from error
+    operator: LinearOperator = CTOperator(geometry)
+    if channels > 1:
+        operator = Channelwise(operator, channels)
+    return SimulatedScanner(operator, model_variance, dose, seed, model_variance=model_variance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from klip_engine.detection import Detection, PhotographDetection, WorkingResult
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
 from klip_engine.marking import mark, slice_scores
+from klip_engine.measured_scan import measured_scanner, scan_settings
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
-from klip_engine.presets import choose_settings
+from klip_engine.presets import SCAN_SAMPLING, choose_settings
 from klip_engine.priors import Denoiser, PriorBundle, load_prior
+from klip_engine.projections import Projections
+from klip_engine.scans import MeasuredSlices, consistency, reconstruct, to_slices
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
-from klip_engine.settings import DetectionSettings
+from klip_engine.settings import DetectionSettings, SamplingSettings
 from klip_engine.slices import (
     NetworkMeter,
     ScoredSlices,
@@ -40,7 +44,7 @@ TELLING_FACTOR = 1.5
 
 
 def detect(
-    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph,
+    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph | Projections,
     prior: str | Path | PriorBundle = "default",
     settings: DetectionSettings | None = None,
     *,
@@ -51,7 +55,8 @@ def detect(
 ) -> Detection:
     """Find what does not belong in a CT, or with a prior of photographs in a photograph.
 
-    source: what `read_ct` reads, a `CTVolume`, a `Photograph`, or what `read_input` returned; prior: a built-in
+    source: what `read_ct` reads, a `CTVolume`, a `Photograph`, or what `read_input` returned; `Projections` bring
+    their own operator, so that only the sampling and the score of the settings count. prior: a built-in
     name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
     `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
@@ -68,8 +73,18 @@ def detect(
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
         check_variance(bundle, [settings.score], device)
-        loaded = _load(source, bundle)
+        slices = None
+        if isinstance(source, Projections):
+            slices = _slices(source, bundle)
+            settings = for_measured(settings, slices, bundle.ct_grid.pixel_mm)
+            _, sampler = scanner_and_sampler(bundle, settings)
+            loaded: LoadedCT | LoadedPhotograph = _first_image(source, slices)
+        else:
+            loaded = _load(source, bundle)
         working = _on_the_priors_grid(loaded, bundle)
+        scanner = None
+        if slices is not None and isinstance(working, WorkingVolume):
+            scanner = measured_scanner(slices, working)
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
@@ -78,7 +93,9 @@ def detect(
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
         meter = NetworkMeter(bundle.denoiser, watch)
-        scored = score_images(working.images, bundle, settings, device, meter, "reconstructing", observer=recorder)
+        scored = score_images(
+            working.images, bundle, settings, device, meter, "reconstructing", observer=recorder, scanner=scanner
+        )
         score = _score_map(scored, working, bundle, settings, null)
         maxima = slice_maxima(score, working.body)
         null = null.adapted_to(maxima.tolist())
@@ -146,6 +163,31 @@ def read_input(
     if not isinstance(path, Path):
         raise UsageError(f"the prior '{prior.name}' is of photographs, which are read one at a time: name one file")
     return read_photograph(path)
+
+
+def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: float) -> DetectionSettings:
+    """The settings for what a scanner measured: its own operator, and sampling that suits scans unless another was
+    asked for."""
+    sampling = SCAN_SAMPLING if settings.sampling == SamplingSettings() else settings.sampling
+    return replace(settings, operator=scan_settings(slices, pixel_mm), sampling=sampling)
+
+
+def _slices(projections: Projections, prior: PriorBundle) -> MeasuredSlices:
+    """What was measured of each axial slice; raises InputError for a prior of photographs."""
+    if prior.grid is None:
+        raise InputError(
+            f"these are CT projections, but the prior '{prior.name}' is of photographs; name a prior of CT"
+        )
+    slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
+    return replace(slices, notices=(*slices.notices, *consistency(slices)))
+
+
+def _first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
+    """The volume that results of projections are given on."""
+    volume = reconstruct(slices)
+    described = {"format": "projections"} | projections.description
+    described |= {"size": list(volume.geometry.size), "spacing_mm": [round(v, 6) for v in volume.geometry.spacing]}
+    return LoadedCT(volume, described, (*projections.notices, *slices.notices))
 
 
 def _load(

@@ -30,6 +30,10 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+MEASURED = "measured"
+"""The operator of projections: what the scanner did, not something simulated."""
+
+
 @dataclass(frozen=True)
 class OperatorSettings:
     """What is measured when the input is a volume.
@@ -40,6 +44,7 @@ class OperatorSettings:
     add_noise: whether white noise of that deviation is also added to those data, else they are taken as they are;
     kernel_size, sigma_px: of the blur in pixels, None for its own default; per_pixels: where given, the two are
     meant for an image whose shorter side has that many pixels, and scale with the image.
+    scan: of `MEASURED` projections, their geometry and noise as `klip_engine.measurement` describes them.
     Photographs have no HU: one is 0.001 of their range [-1, 1], so 255 grey values are 2000.
     """
 
@@ -53,6 +58,7 @@ class OperatorSettings:
     kernel_size: int | None = None
     sigma_px: float | None = None
     per_pixels: int | None = None
+    scan: dict[str, Any] | None = None
 
     def blur(self, image_shape: tuple[int, int]) -> dict[str, Any]:
         """What of the blur is set, as `GaussianBlur` takes it, for images of (height, width)."""
@@ -66,10 +72,15 @@ class OperatorSettings:
     @property
     def sees_images(self) -> bool:
         """True for operators that measure values in the image's own unit, not line integrals."""
-        return self.name not in SCANS
+        return self.name not in SCANS and self.name != MEASURED
 
     def __post_init__(self) -> None:
         _check(isinstance(self.name, str), "an operator has a name")
+        if (self.name == MEASURED) != isinstance(self.scan, dict):
+            raise UsageError(
+                f"the operator '{MEASURED}' stands for projections as a scanner measured them: give their file, "
+                "and no other operator has a scan"
+            )
         _check(self.views is None or _whole(self.views, 1), "views is a whole number of at least 1")
         if not (_number(self.noise_hu) and 0 < self.noise_hu < math.inf):
             raise UsageError(f"noise_hu is {self.noise_hu}; it must be positive")
@@ -80,7 +91,7 @@ class OperatorSettings:
             raise UsageError(f"sigma_px is {self.sigma_px}; it must be positive")
 
 
-_LATER_OPERATOR_FIELDS = ("add_noise", "kernel_size", "sigma_px", "per_pixels")
+_LATER_OPERATOR_FIELDS = ("add_noise", "kernel_size", "sigma_px", "per_pixels", "scan")
 """Left out of a null distribution's key where they are not set: nulls from before them stay valid."""
 
 

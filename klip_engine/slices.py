@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from klip_engine.errors import Cancelled, UsageError
-from klip_engine.measurement import SimulatedScanner, build_scanner
+from klip_engine.measurement import Scanner, SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PatchTiled, PriorBundle, PriorMean
 from klip_engine.samplers import ItemNoise, Sampler, Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
@@ -146,16 +146,17 @@ def score_images(
     scores: Sequence[ScoreSettings] | None = None,
     numbers: Sequence[int] | None = None,
     observer: StepObserver | None = None,
+    scanner: Scanner | None = None,
 ) -> ScoredSlices:
     """Measure, reconstruct and score images [n, channels, h, w] of the prior's size as the settings say.
 
-    scores: several at once instead of the settings' own; their terms follow one another. stage, numbers: as for
-    `score_slices`.
+    scores: several at once instead of the settings' own; their terms follow one another. scanner: that has measured
+    these slices, instead of a simulated one. stage, numbers: as for `score_slices`.
     """
-    scanner, sampler = scanner_and_sampler(prior, settings)
+    simulated, sampler = scanner_and_sampler(prior, settings)
     return score_slices(
         torch.from_numpy(images),
-        scanner,
+        scanner or simulated,
         meter,
         sampler,
         [term for score in scores or [settings.score] for term in score.terms],
@@ -192,7 +193,7 @@ def places(reconstruction: torch.Tensor, score: ScoreSettings, prior: PriorBundl
 @torch.no_grad()
 def score_slices(
     images: torch.Tensor,
-    scanner: SimulatedScanner,
+    scanner: Scanner,
     meter: NetworkMeter,
     sampler: Sampler,
     terms: Sequence[ScoreTerm],

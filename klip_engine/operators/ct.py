@@ -9,8 +9,9 @@ import torch
 from klip_engine.errors import UsageError
 from klip_engine.operators.fbp import check_filter_name, filtered_back_projection
 from klip_engine.operators.geometry import ScanGeometry
-from klip_engine.operators.joseph import DEFAULT_MATRIX_LIMIT_BYTES, SystemMatrix, system_matrix
+from klip_engine.operators.joseph import SystemMatrix
 from klip_engine.operators.matrix_cache import MatrixCache
+from klip_engine.operators.system_matrix import DEFAULT_MATRIX_LIMIT_BYTES, system_matrix
 
 DEFAULT_VIEWS = 60
 

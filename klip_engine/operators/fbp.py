@@ -6,6 +6,7 @@ in section 3.3, equiangular fans (curved detector) in 3.4.1, equally spaced fans
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -17,10 +18,14 @@ FILTERS = ("ram-lak", "hann")
 
 _WIDEST_TAPER_RAD = math.radians(10)
 _OPEN_GAP_IN_MEDIAN_GAPS = 3.0
+_WIDEST_FAN_RAD = 0.7
+"""Half a fan up to which a curved detector is extended: twice this is still below a right angle."""
+_SLOPE_BINS = 10
+"""Over so many bins the slope at the end of a row is taken: neighbours alone are too noisy."""
 
 
 def filtered_back_projection(
-    sinogram: torch.Tensor, geometry: ScanGeometry, filter_name: str = "ram-lak"
+    sinogram: torch.Tensor, geometry: ScanGeometry, filter_name: str = "ram-lak", *, water: float | None = None
 ) -> torch.Tensor:
     """The image whose line integrals in mm are `sinogram`, in the image's unit.
 
@@ -31,12 +36,17 @@ def filtered_back_projection(
     Hann window that reaches 0 at the Nyquist frequency. Raises `UsageError` for any other.
 
     Views may stand at any angles: each counts for the angle up to halfway to its neighbours, and a gap of
-    more than three usual steps counts as not measured. In a fan, rays measured twice share their weight and
-    rays measured once keep it (Noo et al., Phys. Med. Biol. 47, 2002, 2525-2546), so that short scans need no
-    care.
+    more than three usual steps counts as not measured. Rays measured twice share their weight and rays measured
+    once keep it (Noo et al., Phys. Med. Biol. 47, 2002, 2525-2546), so that short scans and detectors shifted to
+    one side need no care.
+
+    water: what water is in the image's unit; where given, rows that end inside the object are continued as the
+    shadow of a cylinder of water, see `_extrapolated`.
     """
     check_filter_name(filter_name)
-    weighted = sinogram * _ray_weights(geometry, sinogram)
+    if water is not None:
+        sinogram, geometry = _extrapolated(sinogram, geometry, water)
+    weighted, geometry = _both_sides(sinogram * _ray_weights(geometry, sinogram), geometry)
     filtered = _filter_rows(weighted, geometry, filter_name)
     return _back_project(filtered, geometry)
 
@@ -47,15 +57,71 @@ def check_filter_name(filter_name: str) -> None:
         raise UsageError(f"Unknown filter {filter_name!r}; it is one of {', '.join(FILTERS)}.")
 
 
+def _extrapolated(
+    sinogram: torch.Tensor, geometry: ScanGeometry, water: float
+) -> tuple[torch.Tensor, ScanGeometry]:
+    """The scan on a detector a quarter wider on either side, where each row goes on as the shadow of a cylinder.
+
+    Hsieh et al., Med. Phys. 31, 2004, 2385-2391: height and slope at the end of a row fix the radius and the place
+    of a cylinder of water; here it also fades out with a squared cosine. A row that ends in air goes on with 0. A
+    detector shifted to one side is extended on the other side only: on its own, lines are seen from opposite.
+    """
+    extra = geometry.detector_count // 4
+    if isinstance(geometry, FanCurvedGeometry):
+        widest = float(geometry.fan_angles_rad().abs().max())
+        step = geometry.detector_pitch_mm / geometry.source_to_detector_mm
+        extra = max(0, min(extra, int((_WIDEST_FAN_RAD - widest) / step)))
+    first, last = geometry.detector_positions_mm()[[0, -1]].tolist()
+    left, right = (extra if end > 0.9 * max(-first, last) else 0 for end in (-first, last))
+    pitch = geometry.detector_pitch_mm / geometry.magnification
+    parts = [sinogram]
+    if left:
+        parts.insert(0, _cylinder(sinogram.flip(-1), left, water, pitch).flip(-1))
+    if right:
+        parts.append(_cylinder(sinogram, right, water, pitch))
+    return torch.cat(parts, dim=-1), _widened(geometry, left, right)
+
+
+def _cylinder(rows: torch.Tensor, count: int, water: float, pitch: float) -> torch.Tensor:
+    """The next `count` values to the right of each row: chords of the cylinder that fits its end."""
+    bins = min(_SLOPE_BINS, rows.shape[-1] // 3)
+    end = rows[..., -3:].mean(dim=-1, keepdim=True).clamp(min=0)
+    slope = (end - rows[..., -bins - 3 : -bins].mean(dim=-1, keepdim=True)) / (bins * pitch)
+    from_axis = -end * slope.clamp(max=-0.05 * water) / (4 * water**2)
+    radius_squared = (end / (2 * water)).square() + from_axis.square()
+    step = torch.arange(1, count + 1).to(rows)
+    chord = 2 * (radius_squared - (from_axis + step * pitch).square()).clamp(min=0).sqrt()
+    return water * chord * torch.cos(step / (count + 1) * math.pi / 2).square()
+
+
+def _both_sides(weighted: torch.Tensor, geometry: ScanGeometry) -> tuple[torch.Tensor, ScanGeometry]:
+    """Rows of a detector shifted to one side, with bins of 0 on the other until both sides are equally wide.
+
+    Filtered, these are not 0: the share that each side adds to a line reaches beyond where it was measured.
+    """
+    missing = round(2 * abs(geometry.detector_offset_bins))
+    if missing < 2:
+        return weighted, geometry
+    sides = (missing, 0) if geometry.detector_offset_bins > 0 else (0, missing)
+    return torch.nn.functional.pad(weighted, sides), _widened(geometry, *sides)
+
+
+def _widened(geometry: ScanGeometry, left: int, right: int) -> ScanGeometry:
+    """The same scan with so many more bins on either side."""
+    return dataclasses.replace(
+        geometry,
+        detector_count=geometry.detector_count + left + right,
+        detector_offset_bins=geometry.detector_offset_bins + (right - left) / 2,
+    )
+
+
 def _ray_weights(geometry: ScanGeometry, like: torch.Tensor) -> torch.Tensor:
     """Angle that each view stands for and, in a fan, redundancy and obliquity of each ray; [views, bins]."""
     angles = torch.tensor(geometry.view_angles_rad, dtype=torch.float64)
-    if not isinstance(geometry, FanGeometry):
-        weights = _angular_steps(angles, math.pi)[:, None]
-        return weights.to(like)
-    # R cos(gamma) of 3.4.1 and R^2 / sqrt(R^2 + s^2) of 3.4.2 are the same function of the fan angle.
-    obliquity = geometry.source_to_isocentre_mm * geometry.fan_angles_rad().cos()
-    weights = _angular_steps(angles, 2 * math.pi)[:, None] * obliquity * _redundancy(geometry, angles)
+    weights = _angular_steps(angles, 2 * math.pi)[:, None] * _redundancy(geometry, angles)
+    if isinstance(geometry, FanGeometry):
+        # R cos(gamma) of 3.4.1 and R^2 / sqrt(R^2 + s^2) of 3.4.2 are the same function of the fan angle.
+        weights = weights * geometry.source_to_isocentre_mm * geometry.fan_angles_rad().cos()
     return weights.to(like)
 
 
@@ -70,15 +136,28 @@ def _angular_steps(angles: torch.Tensor, period: float) -> torch.Tensor:
     return steps
 
 
-def _redundancy(geometry: FanGeometry, angles: torch.Tensor) -> torch.Tensor:
+def _redundancy(geometry: ScanGeometry, angles: torch.Tensor) -> torch.Tensor:
     """Share of each ray in the sum of itself and the same line seen from the other side; [views, bins].
 
-    Ray (b, gamma) runs along the same line as ray (b + pi - 2 gamma, -gamma).
+    Ray (b, gamma) runs along the same line as ray (b + pi - 2 gamma, -gamma), parallel ray (b, t) as (b + pi, -t).
     """
-    fan_angle = geometry.fan_angles_rad()
-    own = _coverage(angles[:, None], angles)
-    opposite = _coverage(angles[:, None] + math.pi - 2 * fan_angle, angles)
+    fan_angle: torch.Tensor | float = geometry.fan_angles_rad() if isinstance(geometry, FanGeometry) else 0.0
+    position = geometry.detector_positions_mm()
+    own = _coverage(angles[:, None], angles) * _on_detector(position, geometry)
+    opposite = _coverage(angles[:, None] + math.pi - 2 * fan_angle, angles) * _on_detector(-position, geometry)
     return own / (own + opposite)
+
+
+def _on_detector(position: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
+    """1 where a detector shifted to one side measures a position, 0 beyond its ends, smooth in between; above 0 at
+    every bin. The ramp is as wide as what both sides of the isocentre see (Wang, Med. Phys. 29, 2002,
+    1634-1636)."""
+    ends = geometry.detector_positions_mm()[[0, -1]] + geometry.detector_pitch_mm * torch.tensor([-0.5, 0.5])
+    both_sides = float(torch.minimum(-ends[0], ends[1]))
+    if both_sides < geometry.detector_pitch_mm:
+        return ((position > ends[0]) & (position < ends[1])).double()
+    from_nearest_end = torch.minimum(position - ends[0], ends[1] - position)
+    return torch.sin(math.pi / 2 * (from_nearest_end / (2 * both_sides)).clamp(0, 1)).square()
 
 
 def _coverage(at: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
@@ -151,8 +230,9 @@ def _back_project(filtered: torch.Tensor, geometry: ScanGeometry) -> torch.Tenso
 
 def _pixel_centres_mm(geometry: ScanGeometry, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = geometry.image_shape
-    y = (torch.arange(rows).to(like) - (rows - 1) / 2) * geometry.pixel_spacing_mm
-    x = (torch.arange(columns).to(like) - (columns - 1) / 2) * geometry.pixel_spacing_mm
+    centre_x, centre_y = geometry.image_centre_mm
+    y = centre_y + (torch.arange(rows).to(like) - (rows - 1) / 2) * geometry.pixel_spacing_mm
+    x = centre_x + (torch.arange(columns).to(like) - (columns - 1) / 2) * geometry.pixel_spacing_mm
     return x.repeat(rows), y.repeat_interleave(columns)
 
 

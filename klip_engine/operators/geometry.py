@@ -2,9 +2,10 @@
 
 Axes. An image is [row, column]; pixel (row, column) is centred at
 
-    x = (column - (nx - 1) / 2) * spacing,    y = (row - (ny - 1) / 2) * spacing    [mm]
+    x = cx + (column - (nx - 1) / 2) * spacing,    y = cy + (row - (ny - 1) / 2) * spacing    [mm]
 
-from the isocentre: x to the patient's left and y to the posterior (LPS), so row 0 is anterior, on top.
+from the isocentre, (cx, cy) being `image_centre_mm`: x to the patient's left and y to the posterior (LPS), so
+row 0 is anterior, on top.
 
 Angles. At view angle b the detector axis is u = (cos b, sin b) and the central ray runs along
 d = (-sin b, cos b). At angle 0 the rays therefore run from anterior to posterior (down the image), a fan's
@@ -58,6 +59,8 @@ class ScanGeometry:
     """(rows, columns); need not be square."""
     pixel_spacing_mm: float = DEFAULT_PIXEL_SPACING_MM
     """Side of the square pixels."""
+    image_centre_mm: tuple[float, float] = (0.0, 0.0)
+    """(x, y) of the middle of the image grid, from the isocentre."""
 
     kind: ClassVar[str]
     full_arc_deg: ClassVar[float]
@@ -69,6 +72,11 @@ class ScanGeometry:
             if field.type == "float":
                 self._coerce(field.name, float)
         self._coerce("image_shape", lambda shape: tuple(_whole_number(side) for side in shape))
+        self._coerce("image_centre_mm", lambda centre: tuple(float(part) for part in centre))
+        _require(
+            len(self.image_centre_mm) == 2 and all(map(math.isfinite, self.image_centre_mm)),
+            f"image_centre_mm is {self.image_centre_mm}: it must be (x, y), both finite",
+        )
         _require(len(self.view_angles_rad) > 0, "view_angles_rad is empty: a scan needs at least one view")
         _require(all(map(math.isfinite, self.view_angles_rad)), "view_angles_rad holds a value that is not finite")
         _require(self.detector_count > 0, f"detector_count is {self.detector_count}: it must be positive")
@@ -92,6 +100,7 @@ class ScanGeometry:
         detector_count: int | None = None,
         detector_pitch_mm: float | None = None,
         detector_offset_bins: float = 0.0,
+        image_centre_mm: tuple[float, float] = (0.0, 0.0),
         **distances_mm: float,
     ) -> Self:
         """A scan at angles start + i * arc / views for i = 0 .. views - 1.
@@ -118,6 +127,7 @@ class ScanGeometry:
             detector_offset_bins=detector_offset_bins,
             image_shape=image_shape,
             pixel_spacing_mm=pixel_spacing_mm,
+            image_centre_mm=image_centre_mm,
             **distances_mm,
         )
         pitch = scan.pixel_spacing_mm * scan.magnification if detector_pitch_mm is None else detector_pitch_mm
@@ -132,8 +142,10 @@ class ScanGeometry:
 
     @property
     def image_radius_mm(self) -> float:
-        """Half the diagonal of the image grid, pixel edges included."""
-        return 0.5 * self.pixel_spacing_mm * math.hypot(*self.image_shape)
+        """Of the disc about the isocentre that holds the image grid, pixel edges included."""
+        rows, columns = self.image_shape
+        x, y = map(abs, self.image_centre_mm)
+        return math.hypot(x + 0.5 * columns * self.pixel_spacing_mm, y + 0.5 * rows * self.pixel_spacing_mm)
 
     def bins_to_cover_image(self) -> int:
         """Bins of this pitch and offset with which every view sees the whole image grid."""
@@ -218,8 +230,8 @@ class FanGeometry(ScanGeometry):
         )
         _require(
             self.source_to_isocentre_mm > self.image_radius_mm,
-            f"source_to_isocentre_mm ({self.source_to_isocentre_mm}) puts the source inside the image, whose "
-            f"half diagonal is {self.image_radius_mm:.1f} mm",
+            f"source_to_isocentre_mm ({self.source_to_isocentre_mm}) puts the source inside the image, which "
+            f"reaches {self.image_radius_mm:.1f} mm from the isocentre",
         )
 
     @property

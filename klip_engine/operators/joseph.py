@@ -16,9 +16,6 @@ import torch
 
 from klip_engine.operators.geometry import Rays, ScanGeometry
 
-DEFAULT_MATRIX_LIMIT_BYTES = 1_500_000_000
-"""Largest system matrix that is stored, its transpose included."""
-
 _ENTRIES_PER_BLOCK = 2_000_000
 
 
@@ -35,20 +32,6 @@ class SystemMatrix(Protocol):
     def back_project(self, measurements: torch.Tensor) -> torch.Tensor:
         """[batch, rays] -> [batch, pixels]: the transpose of `project`."""
         ...
-
-
-def system_matrix(
-    geometry: ScanGeometry,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    limit_bytes: int = DEFAULT_MATRIX_LIMIT_BYTES,
-) -> SystemMatrix:
-    """The system matrix of a scan in mm: stored if it fits `limit_bytes`, else rebuilt in every product."""
-    nonzeros = estimated_nonzeros(geometry)
-    fits = 2 * nonzeros * (dtype.itemsize + torch.int32.itemsize) <= limit_bytes
-    if fits and nonzeros < torch.iinfo(torch.int32).max:
-        return StoredMatrix(geometry, device, dtype)
-    return RowBlockMatrix(geometry, device, dtype)
 
 
 def estimated_nonzeros(geometry: ScanGeometry) -> int:
@@ -134,7 +117,10 @@ class Entries(NamedTuple):
 
 
 def joseph_entries(rays: Rays, image_shape: tuple[int, int], spacing_mm: float) -> Entries:
-    """Joseph's interpolation weights in mm (float64), and the flat pixel index (int32) each belongs to."""
+    """Joseph's interpolation weights in mm (float64), and the flat pixel index (int32) each belongs to.
+
+    The rays' points are from the middle of the image grid.
+    """
     rows, columns = image_shape
     along_x = rays.direction[:, 0].abs() > rays.direction[:, 1].abs()
     # Below, the ray steps along its main axis and drifts along the side axis; pairs are (main, side).
@@ -171,6 +157,8 @@ def _blocks(geometry: ScanGeometry, device: torch.device | str) -> Iterator[Entr
     views = len(geometry.view_angles_rad)
     for first in range(0, views, views_per_block):
         rays = geometry.rays(first, min(first + views_per_block, views), device)
+        from_image_centre = rays.point - rays.point.new_tensor(geometry.image_centre_mm)
+        rays = Rays(from_image_centre, rays.direction)
         yield joseph_entries(rays, geometry.image_shape, geometry.pixel_spacing_mm)
 
 

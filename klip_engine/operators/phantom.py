@@ -44,8 +44,8 @@ def phantom_image(phantom: Sequence[Ellipse], geometry: ScanGeometry, samples_pe
     """Pixel means over samples_per_side^2 points each, on a scan's grid: float64 [1, 1, rows, columns]."""
     rows, columns = geometry.image_shape
     spacing = geometry.pixel_spacing_mm / samples_per_side
-    y = _centred_grid(rows * samples_per_side, spacing)[:, None]
-    x = _centred_grid(columns * samples_per_side, spacing)[None]
+    y = geometry.image_centre_mm[1] + _centred_grid(rows * samples_per_side, spacing)[:, None]
+    x = geometry.image_centre_mm[0] + _centred_grid(columns * samples_per_side, spacing)[None]
     fine = torch.zeros(len(y), x.shape[1], dtype=torch.float64)
     for ellipse in phantom:
         first, second = _in_unit_circle(ellipse, x - ellipse.x_mm, y - ellipse.y_mm)
