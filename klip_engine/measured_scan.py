@@ -10,10 +10,15 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from klip_engine.errors import InputError, UsageError
+from klip_engine.io import LoadedCT
 from klip_engine.operators import CTOperator, FanGeometry
+from klip_engine.presets import SCAN_SAMPLING
+from klip_engine.priors import PriorBundle
+from klip_engine.projections import Projections
 from klip_engine.samplers import Measurement
-from klip_engine.scans import MeasuredSlices, hu_images
-from klip_engine.settings import MEASURED, OperatorSettings
+from klip_engine.scans import MeasuredSlices, consistency, hu_images, reconstruct, to_slices
+from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray, Geometry, WorkingVolume
 
 MODEL_SIGMA_PIXELS = 1 / 3
@@ -42,6 +47,43 @@ class MeasuredScanner:
         chosen = list(slices)
         data, variance = (torch.from_numpy(part[chosen]).to(images.device) for part in (self.data, self.variance))
         return Measurement(self.operator, data, variance)
+
+
+def measured_slices(projections: Projections, prior: PriorBundle) -> MeasuredSlices:
+    """What was measured of each axial slice of a prior's thickness, with what its consistency makes doubtful.
+
+    Raises InputError for scans that cannot be taken slice by slice and for a prior of photographs.
+    """
+    if prior.grid is None:
+        raise InputError(
+            f"these are CT projections, but the prior '{prior.name}' is of photographs; name a prior of CT"
+        )
+    slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
+    return replace(slices, notices=(*slices.notices, *consistency(slices)))
+
+
+def first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
+    """The filtered back-projection: the volume on whose grid the results of projections are given."""
+    volume = reconstruct(slices)
+    described = {"format": "projections"} | projections.description
+    size, spacing = volume.geometry.size, volume.geometry.spacing
+    described |= {"size": list(size), "slices": size[2], "spacing_mm": [round(v, 6) for v in spacing]}
+    return LoadedCT(volume, described, (*projections.notices, *slices.notices))
+
+
+def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: float) -> DetectionSettings:
+    """The settings for what a scanner measured: its own operator, and sampling that suits scans unless another was
+    asked for.
+
+    Raises UsageError for settings that ask for another operator than a volume's default.
+    """
+    if settings.operator != OperatorSettings() and settings.operator.name != MEASURED:
+        raise UsageError(
+            "CT projections bring their own views and noise: leave out --operator, --views and presets of other "
+            "measurements"
+        )
+    sampling = SCAN_SAMPLING if settings.sampling == SamplingSettings() else settings.sampling
+    return replace(settings, operator=scan_settings(slices, pixel_mm), sampling=sampling)
 
 
 def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> MeasuredScanner:

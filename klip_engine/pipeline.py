@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ import torch
 from klip_engine.calibration import calibrate, known_null, user_cache
 from klip_engine.detection import Detection, PhotographDetection, WorkingResult
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
-from klip_engine.io import LoadedCT, LoadedPhotograph, read_ct, read_photograph
+from klip_engine.io import Loaded, LoadedCT, LoadedPhotograph, read_ct, read_photograph
+from klip_engine.io.projections import find_format, read_projections
 from klip_engine.marking import mark, slice_scores
-from klip_engine.measured_scan import measured_scanner, scan_settings
+from klip_engine.measured_scan import first_image, for_measured, measured_scanner, measured_slices
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
-from klip_engine.presets import SCAN_SAMPLING, choose_settings
+from klip_engine.presets import choose_settings
 from klip_engine.priors import Denoiser, PriorBundle, load_prior
 from klip_engine.projections import Projections
-from klip_engine.scans import MeasuredSlices, consistency, reconstruct, to_slices
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.scoring.updates import UpdateRecorder
-from klip_engine.settings import DetectionSettings, SamplingSettings
+from klip_engine.settings import DetectionSettings
 from klip_engine.slices import (
     NetworkMeter,
     ScoredSlices,
@@ -38,13 +37,15 @@ from klip_engine.slices import (
 )
 from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
 
+Source = str | Path | Sequence[Path] | CTVolume | Photograph | Loaded
+
 NULL_SLICES_ON_DEMAND = 64
 TELLING_FACTOR = 1.5
 """How far the level of a scan may be from that of the null before the result says so."""
 
 
 def detect(
-    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph | Projections,
+    source: Source,
     prior: str | Path | PriorBundle = "default",
     settings: DetectionSettings | None = None,
     *,
@@ -55,10 +56,10 @@ def detect(
 ) -> Detection:
     """Find what does not belong in a CT, or with a prior of photographs in a photograph.
 
-    source: what `read_ct` reads, a `CTVolume`, a `Photograph`, or what `read_input` returned; `Projections` bring
-    their own operator, so that only the sampling and the score of the settings count. prior: a built-in
-    name, a bundle folder or a loaded prior; settings: everything in detail, or else `choices` as for
-    `choose_settings` (operator, views, steps, samples, score, false_alarms, device, seed, preset, ...).
+    source: what `read_input` reads or returned, a `CTVolume`, a `Photograph` or `Projections`, which bring their
+    own operator, so that only sampling and score of the settings count; prior: a built-in name, a bundle folder
+    or a loaded prior; settings: everything in detail, or else `choices` as for `choose_settings` (operator, views,
+    steps, samples, score, false_alarms, device, seed, preset, ...).
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
     save_updates: a new or empty folder for the normalised updates of every working slice, as artifacts of the
     published pipeline (docs/published-artifacts.md), written batch by batch.
@@ -73,18 +74,16 @@ def detect(
         bundle = prior.on(device) if isinstance(prior, PriorBundle) else load_prior(prior, device)
         _, sampler = scanner_and_sampler(bundle, settings)  # wrong settings are said before anything long begins
         check_variance(bundle, [settings.score], device)
-        slices = None
-        if isinstance(source, Projections):
-            slices = _slices(source, bundle)
-            settings = for_measured(settings, slices, bundle.ct_grid.pixel_mm)
+        loaded, measured = _load(source, bundle), None
+        if isinstance(loaded, Projections):
+            measured = measured_slices(loaded, bundle)
+            settings = for_measured(settings, measured, bundle.ct_grid.pixel_mm)
             _, sampler = scanner_and_sampler(bundle, settings)
-            loaded: LoadedCT | LoadedPhotograph = _first_image(source, slices)
-        else:
-            loaded = _load(source, bundle)
+            loaded = first_image(loaded, measured)
         working = _on_the_priors_grid(loaded, bundle)
         scanner = None
-        if slices is not None and isinstance(working, WorkingVolume):
-            scanner = measured_scanner(slices, working)
+        if measured is not None and isinstance(working, WorkingVolume):
+            scanner = measured_scanner(measured, working)
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
@@ -149,13 +148,16 @@ def pick_device(name: str) -> str:
     raise ResourceError(f"the device '{name}' is not available here; use auto or cpu")
 
 
-def read_input(
-    path: Path | Sequence[Path], prior: PriorBundle, *, series: str | None = None
-) -> LoadedCT | LoadedPhotograph:
-    """Read what a prior is of: a CT as `read_ct` does, or a photograph as `read_photograph` does.
+def read_input(path: Path | Sequence[Path], prior: PriorBundle, *, series: str | None = None) -> Loaded:
+    """Read what a prior is of: a CT as `read_ct` does, projections as `read_projections` does, or a photograph
+    as `read_photograph` does.
 
-    Raises InputError as these do; UsageError for a `series` of a photograph.
+    Raises InputError as these do; UsageError for a `series` of projections or a photograph.
     """
+    if isinstance(path, Path) and path.exists() and find_format(path) is not None:
+        if series is not None:
+            raise UsageError(f"{path} holds CT projections, which have no series to choose: leave the series out")
+        return read_projections(path)
     if prior.grid is not None:
         return read_ct(path, series=series)
     if series is not None:
@@ -165,35 +167,8 @@ def read_input(
     return read_photograph(path)
 
 
-def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: float) -> DetectionSettings:
-    """The settings for what a scanner measured: its own operator, and sampling that suits scans unless another was
-    asked for."""
-    sampling = SCAN_SAMPLING if settings.sampling == SamplingSettings() else settings.sampling
-    return replace(settings, operator=scan_settings(slices, pixel_mm), sampling=sampling)
-
-
-def _slices(projections: Projections, prior: PriorBundle) -> MeasuredSlices:
-    """What was measured of each axial slice; raises InputError for a prior of photographs."""
-    if prior.grid is None:
-        raise InputError(
-            f"these are CT projections, but the prior '{prior.name}' is of photographs; name a prior of CT"
-        )
-    slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
-    return replace(slices, notices=(*slices.notices, *consistency(slices)))
-
-
-def _first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
-    """The volume that results of projections are given on."""
-    volume = reconstruct(slices)
-    described = {"format": "projections"} | projections.description
-    described |= {"size": list(volume.geometry.size), "spacing_mm": [round(v, 6) for v in volume.geometry.spacing]}
-    return LoadedCT(volume, described, (*projections.notices, *slices.notices))
-
-
-def _load(
-    source: str | Path | Sequence[Path] | CTVolume | Photograph | LoadedCT | LoadedPhotograph, prior: PriorBundle
-) -> LoadedCT | LoadedPhotograph:
-    if isinstance(source, (LoadedCT, LoadedPhotograph)):
+def _load(source: Source, prior: PriorBundle) -> Loaded:
+    if isinstance(source, (LoadedCT, LoadedPhotograph, Projections)):
         return source
     if isinstance(source, Photograph):
         height, width, channels = source.pixels.shape

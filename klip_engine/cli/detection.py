@@ -17,13 +17,17 @@ from klip_engine.words import counted, slices_from_to
 
 if TYPE_CHECKING:
     from klip_engine.detection import Detection, Finding
+    from klip_engine.io import Loaded
 
 
 @takes_settings()
 def detect(
     source: Annotated[
         str,
-        typer.Argument(metavar="INPUT", help="Volume file, DICOM (file, folder, zip, DICOMDIR, list) or picture."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Volume file, DICOM (file, folder, zip, DICOMDIR, list), CT projections or picture.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     prior: Prior = "default",
@@ -44,7 +48,7 @@ def detect(
     ] = False,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
-    """Find suspicious regions in a CT or photograph; write reconstruction, score, regions, table and report."""
+    """Find suspicious regions in a CT, its projections or a photograph; write maps, table and report."""
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.io import check_replaceable, scratch_folder, write_results
@@ -57,7 +61,7 @@ def detect(
         bundle = load_prior(prior)
         loaded = read_input(Path(source), bundle, series=series)
         extras = [dicom_writer(loaded, objects)] if objects else []
-        reporter.start(**start_facts(prior, settings), slices=loaded.description["slices"])
+        reporter.start(**start_facts(prior, settings) | _extent(loaded))
         watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
         with scratch_folder(out) if save_updates else nullcontext() as scratch:
             detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
@@ -93,6 +97,15 @@ def demo(
         reporter.done(f"{_summary(detection, out)}\n{verdict}", **_done_facts(detection, out), verdict=verdict)
 
     run(work, progress)
+
+
+def _extent(loaded: Loaded) -> dict[str, Any]:
+    """How much there is to do."""
+    from klip_engine.projections import Projections
+
+    if isinstance(loaded, Projections):
+        return {"operator": "measured", "views": loaded.trajectory.views}
+    return {"slices": loaded.description["slices"]}
 
 
 def _keep_updates(scratch: Path) -> Callable[[Path], None]:

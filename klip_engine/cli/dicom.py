@@ -13,7 +13,7 @@ from klip_engine.cli.running import IsCancelled, run, stop_if
 from klip_engine.console import ProgressStyle, Reporter
 
 if TYPE_CHECKING:
-    from klip_engine.io import LoadedCT, LoadedPhotograph
+    from klip_engine.io import Loaded
     from klip_engine.io.dicom_results import DicomObject, WrittenResults
 
 
@@ -68,7 +68,7 @@ def dicom_objects(words: str | None) -> tuple[DicomObject, ...]:
     return objects
 
 
-def dicom_writer(loaded: LoadedCT | LoadedPhotograph, objects: tuple[DicomObject, ...]) -> Callable[[Path], None]:
+def dicom_writer(loaded: Loaded, objects: tuple[DicomObject, ...]) -> Callable[[Path], None]:
     """Writes the objects into the folder dicom/ of complete results.
 
     Raises UsageError or InputError at once, before anything long begins, where the input cannot be referred to.

@@ -8,6 +8,7 @@ from typing import Any
 
 from klip_engine.io.archives import PrivateFolder
 from klip_engine.photograph import Photograph
+from klip_engine.projections import Projections
 from klip_engine.volume import CTVolume
 
 
@@ -36,6 +37,10 @@ class LoadedPhotograph:
     photograph: Photograph
     description: dict[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+
+Loaded = LoadedCT | LoadedPhotograph | Projections
+"""All that is read."""
 
 
 def describe(volume: CTVolume, file_format: str, files: int, **more: str) -> dict[str, Any]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from klip_engine.errors import UsageError
+from klip_engine.io.projections import write_projections
 from klip_engine.measured_scan import for_pixels, measured_scanner, scan_settings
 from klip_engine.pipeline import detect
 from klip_engine.samplers import Measurement
 from klip_engine.scans import reconstruct, to_slices
 from klip_engine.settings import OperatorSettings
 from klip_engine.volume import WorkingGrid, to_working_grid
-from tests.conftest import save_wiener_prior
+from tests.conftest import run_cli, save_wiener_prior
 from tests.projections.scanner import BODY, Ellipsoid, fan_scan, turn
 
 GRID = WorkingGrid((80, 96), 5.0, 3.0)
@@ -87,3 +89,45 @@ def test_detect_takes_projections(scan, tmp_path):
     assert first.reconstruction.shape == first.geometry.size[::-1]
     error = np.abs(first.working.reconstruction - first.working.measured)[first.working.body]
     assert np.median(error) < 120
+
+
+def test_the_command_detects_on_a_file_of_projections(capsys, scan, tmp_path):
+    folder = save_wiener_prior(tmp_path / "prior", WorkingGrid((40, 48), 10.0, 3.0))
+    file, out = tmp_path / "scan.h5", tmp_path / "out"
+    write_projections(file, scan)
+    common = ["detect", file, "-o", out, "--prior", folder, "--steps", 4, "--samples", 1]
+    code, printed, error = run_cli(capsys, *common, "--progress", "json")
+    assert code == 0, error
+    began = json.loads(printed.splitlines()[0])
+    assert (began["operator"], began["views"]) == ("measured", 120)
+    document = json.loads((out / "findings.json").read_text())
+    assert document["input"]["format"] == "klip-projections/1"
+    assert document["settings"]["operator"]["name"] == "measured"
+    assert len(document["slices"]) * 2 >= document["input"]["slices"]  # thin rows share a working slice
+    # The same run again from its findings.json, and what it cannot do.
+    same = ["--settings", out / "findings.json", "--progress", "none"]
+    code, _, error = run_cli(capsys, "detect", file, "-o", out, "--prior", folder, *same)
+    assert code == 0, error
+    again = json.loads((out / "findings.json").read_text())
+    assert (again["findings"], again["slices"]) == (document["findings"], document["slices"])
+    for words, sentence in (
+        (["--views", 24, "--operator", "parallel"], "bring their own views and noise"),
+        (["--series", "1.2.3"], "have no series to choose"),
+        (["--dicom", "all"], "this input is not DICOM"),
+    ):
+        code, _, error = run_cli(capsys, *common, *words, "--progress", "none")
+        assert code == 2, error
+        assert sentence in error
+
+
+def test_a_cone_beam_file_is_bad_input_with_the_way_out(capsys, tmp_path):
+    cone = fan_scan(BODY, angles=turn(60), rows=200, columns=60, isocentre_mm=ISOCENTRE)
+    file = tmp_path / "cone.h5"
+    write_projections(file, cone)
+    folder = save_wiener_prior(tmp_path / "prior", WorkingGrid((40, 48), 10.0, 3.0))
+    code, _, error = run_cli(
+        capsys, "detect", file, "-o", tmp_path / "out", "--prior", folder, "--progress", "none"
+    )
+    assert code == 3
+    assert "cone" in error
+    assert not (tmp_path / "out").exists()

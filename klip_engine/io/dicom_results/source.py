@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from klip_engine.errors import InputError, UsageError
 from klip_engine.io.dicom_headers import damaged
-from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
+from klip_engine.io.loaded import Loaded, LoadedCT
 from klip_engine.volume import CTVolume
 
 _SAME_PLACE_MM = 0.01
@@ -56,12 +56,12 @@ class SourceSeries:
         return str(self.header.SeriesInstanceUID)
 
 
-def read_source(loaded: LoadedCT | LoadedPhotograph) -> SourceSeries:
+def read_source(loaded: Loaded) -> SourceSeries:
     """The series behind a CT that was read from DICOM.
 
     Raises UsageError where it was not, InputError where files are gone or lack the UIDs a reference needs.
     """
-    if isinstance(loaded, LoadedPhotograph) or not loaded.dicom_files:
+    if not isinstance(loaded, LoadedCT) or not loaded.dicom_files:
         raise UsageError(
             "DICOM results refer to the DICOM series they were made from, and this input is not DICOM; "
             "give the series, or leave DICOM results out"

@@ -27,7 +27,7 @@ from klip_engine.io.dicom_results.source import SourceSeries, read_source
 from klip_engine.io.dicom_results.structured_report import structured_report
 from klip_engine.io.dicom_results.uids import result_uids
 from klip_engine.io.dicom_results.written import WrittenResults, read_written
-from klip_engine.io.loaded import LoadedCT, LoadedPhotograph
+from klip_engine.io.loaded import Loaded
 from klip_engine.volume import slice_means
 
 _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {
@@ -41,7 +41,7 @@ _MAKERS: dict[DicomObject, Callable[[Context], Dataset | None]] = {
 
 def write_dicom_results(
     results: WrittenResults | Path,
-    source: LoadedCT | LoadedPhotograph,
+    source: Loaded,
     out: Path,
     objects: Sequence[DicomObject] = ALL,
 ) -> list[Path]:
@@ -87,7 +87,7 @@ def series_of(results: WrittenResults) -> str | None:
     return series if isinstance(series, str) and series else None
 
 
-def _context(results: WrittenResults, loaded: LoadedCT | LoadedPhotograph) -> Context:
+def _context(results: WrittenResults, loaded: Loaded) -> Context:
     source = read_source(loaded)
     series = series_of(results)
     if series is not None and pseudonym(source.series_uid) != series:
