@@ -18,11 +18,15 @@ SourceSlices = tuple[tuple[int, int], ...] | None
 
 @dataclass(frozen=True)
 class Marked:
-    """What scores above `threshold`: a label map uint16 [z, y, x], 0 = nothing, and its regions by strength."""
+    """What scores above `threshold`: a label map uint16 [z, y, x], 0 = nothing, and its regions by strength.
+
+    notices: sentences the reader should see.
+    """
 
     threshold: float
     regions: npt.NDArray[np.uint16]
     findings: tuple[Finding, ...]
+    notices: tuple[str, ...] = ()
 
 
 def mark(
@@ -40,7 +44,7 @@ def mark(
     threshold = null.threshold(false_alarms)
     labels, regions = find_regions(score, body, threshold)
     findings = tuple(_finding(region, geometry, source_slices, null) for region in regions)
-    return Marked(threshold, labels, findings)
+    return Marked(threshold, labels, findings, null.rate_notices(false_alarms))
 
 
 def slice_scores(

@@ -237,12 +237,7 @@ def _null(
             f"No null distribution was known for these settings; one was made from {null.source}{_keep(null)}. "
             "`klip-engine calibrate` makes a finer one."
         )
-    if settings.false_alarms < null.finest_rate:
-        notices.append(
-            f"The null distribution cannot tell rates of false alarms below {null.finest_rate:.3g} apart; "
-            f"{null.finest_rate:.3g} was used instead of {settings.false_alarms:.3g}."
-        )
-    return null, tuple(notices)
+    return null, (*notices, *null.rate_notices(settings.false_alarms))
 
 
 def _levels(levels: Sequence[float]) -> dict[str, Any]:

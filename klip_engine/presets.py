@@ -134,13 +134,13 @@ def choose_settings(
     )
 
 
-def read_settings(path: Path) -> DetectionSettings:
+def read_settings(path: str | Path) -> DetectionSettings:
     """Settings from a JSON file: what `klip-engine tune` wrote, or a findings.json, to run the same again.
 
     Raises UsageError when it cannot be read or holds something else.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the settings {path}: it is missing or not JSON") from error
     inner = plain.get("settings", plain) if isinstance(plain, dict) else plain

@@ -11,3 +11,10 @@ def counted(count: int, noun: str) -> str:
 def slices_from_to(first: int, last: int) -> str:
     """A range of slices, both ends included: "slice 4", "slices 4-6"."""
     return f"slice {first}" if first == last else f"slices {first}-{last}"
+
+
+def install_extra(extra: str) -> str:
+    """How the packages of an optional extra come in."""
+    return (
+        f"install the engine with its extra '{extra}' (in a checkout: pip install -c constraints.txt '.[{extra}]')"
+    )

@@ -43,8 +43,9 @@ def export(
         chosen = dicom_objects(f"{objects},labelmap" if labelmap else objects)
         written = read_written(results)
         series = series_of(written)
+        notices: tuple[str, ...] = ()
         if false_alarms is not None:
-            written = _at(written, results, false_alarms)
+            written, notices = _at(written, results, false_alarms)
         reporter.start(results=str(results), objects=",".join(chosen))
         loaded = read_ct(source, series=series)
         stop_if(cancelled)
@@ -52,7 +53,8 @@ def export(
         names = ", ".join(path.name for path in files)
         text = f"{counted(len(files), 'DICOM object')} written to {out}: {names}"
         facts = {"files": [str(path) for path in files], "findings": len(written.findings)}
-        reporter.done(f"{text}\n{NOTICE}", out=str(out), **facts)
+        said = [text, *(f"Notice: {notice}" for notice in notices), NOTICE]
+        reporter.done("\n".join(said), out=str(out), **facts)
 
     run(work, progress)
 
@@ -83,10 +85,11 @@ def dicom_writer(loaded: Loaded, objects: tuple[DicomObject, ...]) -> Callable[[
     return write
 
 
-def _at(written: WrittenResults, folder: Path, false_alarms: float) -> WrittenResults:
-    """The results as they would be with another rate of false alarms."""
+def _at(written: WrittenResults, folder: Path, false_alarms: float) -> tuple[WrittenResults, tuple[str, ...]]:
+    """The results as they would be with another rate of false alarms, and what to say about it."""
     from klip_engine.io.dicom_results import marked_again
     from klip_engine.saved import open_results
 
     marked = open_results(folder).at(false_alarms)
-    return marked_again(written, false_alarms, marked.threshold, marked.regions, marked.findings)
+    again = marked_again(written, false_alarms, marked.threshold, marked.regions, marked.findings)
+    return again, marked.notices

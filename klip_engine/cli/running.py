@@ -32,6 +32,9 @@ def run(work: Callable[[Reporter, IsCancelled], None], style: ProgressStyle) -> 
     except KeyboardInterrupt as interrupt:
         reporter.error(_stopped())
         raise typer.Exit(Cancelled.exit_code) from interrupt
+    except BrokenPipeError:  # whoever read what is printed has enough: `klip-engine info scan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except Exception as error:
         reporter.error(KlipError(_unexpected(error)))
         raise typer.Exit(KlipError.exit_code) from error

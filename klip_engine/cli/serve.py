@@ -12,6 +12,7 @@ import typer
 from klip_engine.cli.running import IsCancelled, run
 from klip_engine.console import ProgressStyle, Reporter
 from klip_engine.errors import InputError, UsageError
+from klip_engine.words import install_extra
 
 if TYPE_CHECKING:
     from klip_engine.pacs.journal import Journal
@@ -33,7 +34,7 @@ def serve(
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         if find_spec("pynetdicom") is None or find_spec("dicomweb_client") is None:
-            raise UsageError("the service needs more packages: pip install 'klip-engine[pacs]'")
+            raise UsageError(f"the service needs more packages: {install_extra('pacs')}")
         if check:
             _check(config)
         elif retry_dead:

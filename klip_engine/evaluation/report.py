@@ -15,6 +15,7 @@ from klip_engine.evaluation.measures import PEAKS_PER_SLICE
 from klip_engine.evaluation.study import HEALTHY
 from klip_engine.files import write_file
 from klip_engine.scoring.metrics import auroc, froc_sensitivity, roc_curve
+from klip_engine.words import install_extra
 
 RESEARCH = "Research only. Lesions are synthetic."
 EXAMPLES = 3
@@ -26,7 +27,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError("an evaluation draws pictures: pip install 'klip-engine[train]'") from error
+        raise UsageError(f"an evaluation draws pictures with matplotlib: {install_extra('train')}") from error
 
 
 def write_report(evaluation: Evaluation, document: dict[str, Any], folder: Path, json_file: Path) -> list[Path]:

@@ -36,6 +36,7 @@ from klip_engine.io.dicom_slices import SliceHeader
 from klip_engine.io.hounsfield import LOWEST_HU
 from klip_engine.io.jpeg import PixelFormat, decode_jpeg
 from klip_engine.volume import FloatArray
+from klip_engine.words import install_extra
 
 _JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 _PLUGINS = {
@@ -158,7 +159,7 @@ def _decoder(syntax: UID, path: Path) -> Decoder:
     if not decoder.is_available or (syntax in _PLUGINS and _PLUGINS[syntax] not in decoder.available_plugins):
         raise InputError(
             f"{path} uses the transfer syntax '{_printable(syntax)}', for which no decoder is installed: "
-            "pip install klip-engine[compressed-dicom], or export it uncompressed"
+            f"{install_extra('compressed-dicom')}, or export it uncompressed"
         )
     return decoder
 

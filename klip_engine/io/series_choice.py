@@ -101,7 +101,9 @@ def _wanted(found: Sequence[Series], wanted: str, name: str) -> Series:
     matches = [series for series in found if wanted in (series.uid, series.number, series.key)]
     if not matches:
         numbers = ", ".join(dict.fromkeys(series.number for series in found))
-        raise UsageError(f"{name} has no CT series {wanted}; its series numbers are: {numbers}")
+        raise UsageError(
+            f"{name} holds no CT series with the UID, number or hash {wanted}; its series numbers are: {numbers}"
+        )
     if len(matches) > 1:
         raise UsageError(
             f"{name} has {len(matches)} CT series with number {wanted}; choose by SeriesInstanceUID, "

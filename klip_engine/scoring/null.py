@@ -86,6 +86,15 @@ class NullDistribution:
         """The smallest rate of false alarms this many null slices can tell from zero."""
         return 1.0 / (1 + len(self.maxima))
 
+    def rate_notices(self, false_alarms: float) -> tuple[str, ...]:
+        """What the reader should know where a rate is finer than this null can tell."""
+        if false_alarms >= self.finest_rate:
+            return ()
+        return (
+            f"The null distribution cannot tell rates of false alarms below {self.finest_rate:.3g} apart; "
+            f"{self.finest_rate:.3g} was used instead of {false_alarms:.3g}.",
+        )
+
     def threshold(self, false_alarms: float) -> float:
         """The score whose p-value is at most `false_alarms`: scores above it are suspicious.
 

@@ -14,6 +14,7 @@ from klip_engine.errors import UsageError
 from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.training.trainer import TrainingReport
+from klip_engine.words import install_extra
 
 
 def require_matplotlib() -> None:
@@ -21,7 +22,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError("training draws pictures: pip install 'klip-engine[train]'") from error
+        raise UsageError(f"training draws pictures with matplotlib: {install_extra('train')}") from error
 
 
 class TrainingDiary:

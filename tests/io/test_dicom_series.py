@@ -218,7 +218,7 @@ def test_longest_of_several_series_is_read_unless_one_is_named(tmp_path: Path) -
         chosen = read_ct(tmp_path, series=name)
         assert np.array_equal(chosen.volume.hu, short)
         assert chosen.notices == ()
-    with pytest.raises(UsageError, match=r"no CT series 99.*7, 8"):
+    with pytest.raises(UsageError, match=r"no CT series with.* 99;.*7, 8"):
         read_ct(tmp_path, series="99")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from klip_engine.errors import InputError, UsageError
 from klip_engine.io import write_results
 from klip_engine.photograph import Photograph
 from klip_engine.pipeline import detect
+from klip_engine.presets import read_settings
 from klip_engine.saved import open_results
 from klip_engine.volume import CTVolume
 from tests.pipeline.conftest import WIDE_BLOCKS
@@ -83,6 +85,24 @@ def test_a_photograph_is_marked_again_on_its_own_pixels(tmp_path):
 def test_a_rate_that_is_none_is_a_usage_error(folder, rate):
     with pytest.raises(UsageError, match="between 0 and 1"):
         open_results(folder).at(rate)
+
+
+def test_a_rate_finer_than_the_null_can_tell_is_said(folder):
+    saved = open_results(folder)
+    assert saved.at(saved.finest_rate).notices == ()
+    (notice,) = saved.at(saved.finest_rate / 2).notices
+    assert f"{saved.finest_rate:.3g} was used instead" in notice
+
+
+def test_settings_are_read_from_a_path_as_text(folder):
+    assert read_settings(str(folder / "findings.json")).false_alarms == WIDE_BLOCKS.false_alarms
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """`klip-engine info default | true`: nothing is said, nothing went wrong."""
+    command = f"{shlex.quote(sys.executable)} -m klip_engine info default | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_folder_without_results_and_damaged_results_are_said(folder, tmp_path):

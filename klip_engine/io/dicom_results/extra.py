@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from klip_engine.errors import UsageError
+from klip_engine.words import install_extra
 
 
 def structured_reporting() -> ModuleType:
@@ -13,6 +14,4 @@ def structured_reporting() -> ModuleType:
     try:
         return import_module("highdicom.sr")
     except ImportError as error:
-        raise UsageError(
-            "DICOM results need the package highdicom, which is not installed: pip install klip-engine[dicom]"
-        ) from error
+        raise UsageError(f"DICOM results need the package highdicom: {install_extra('dicom')}") from error

@@ -23,6 +23,7 @@ from klip_engine.io.projections.first_look import FirstLook
 from klip_engine.io.projections.measured import line_integrals
 from klip_engine.io.projections.options import ReadOptions
 from klip_engine.projections import Detector, Projections, Trajectory
+from klip_engine.words import install_extra
 
 VARIABLES = ("CtDataFull", "CtDataLimited")
 _MU_WATER_PER_MM = 0.0192
@@ -118,7 +119,7 @@ def _from_version_5(path: Path) -> tuple[str, npt.NDArray[Any], Mapping[str, Any
     try:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
-        raise UsageError("MATLAB files need scipy: pip install 'klip-engine[projections]'") from error
+        raise UsageError(f"MATLAB files need scipy: {install_extra('projections')}") from error
     try:
         name = _variable([entry[0] for entry in whosmat(path)], path)
         content = loadmat(path, variable_names=[name], squeeze_me=False, struct_as_record=True)[name]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klip_engine.errors import InputError, UsageError
+from klip_engine.words import install_extra
 
 if TYPE_CHECKING:
     import h5py
@@ -85,9 +86,10 @@ def array(group: h5py.Group, name: str, path: Path) -> np.ndarray[Any, Any] | No
 
 
 def top_level(path: Path) -> tuple[dict[str, tuple[int, ...] | None], str]:
-    """Names at the top of the file with their shapes, and the root attribute `schema`; empty when unreadable.
+    """Names at the top of the file with their shapes, and the root attribute `schema`.
 
-    The extra is asked for here, so that a file that needs it is not taken for something else.
+    Raises InputError for a damaged file: no other reader of this program makes more of it. The extra is asked for
+    here, so that a file that needs it is not taken for something else.
     """
     h5 = _library()
     try:
@@ -99,8 +101,8 @@ def top_level(path: Path) -> tuple[dict[str, tuple[int, ...] | None], str]:
                 shapes[name] = tuple(found.shape or ()) if isinstance(found, h5.Dataset) else None
             schema = file.attrs.get("schema", "")
             return shapes, schema if isinstance(schema, str) else ""
-    except _DAMAGE:
-        return {}, ""
+    except _DAMAGE as error:
+        raise InputError(f"{path} is truncated or damaged (HDF5); copy it again from its source") from error
 
 
 def _is_own(group: h5py.Group, name: str, path: Path) -> bool:
@@ -116,7 +118,5 @@ def _library() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UsageError(
-            "projection data in HDF5 files need h5py: pip install 'klip-engine[projections]'"
-        ) from error
+        raise UsageError(f"projection data in HDF5 files need h5py: {install_extra('projections')}") from error
     return h5py

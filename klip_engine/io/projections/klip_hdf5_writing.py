@@ -16,6 +16,7 @@ from klip_engine.io.projections.klip_layout import FRAME, SCHEMA, digest
 from klip_engine.projections import Projections
 from klip_engine.version import __version__
 from klip_engine.volume import Geometry
+from klip_engine.words import install_extra
 
 if TYPE_CHECKING:
     import h5py
@@ -31,7 +32,7 @@ def write_projections(path: Path, projections: Projections, *, provenance: Mappi
     try:
         import h5py
     except ImportError as error:
-        raise UsageError("writing projection data needs h5py: pip install 'klip-engine[projections]'") from error
+        raise UsageError(f"writing projection data needs h5py: {install_extra('projections')}") from error
     arrays = _arrays(projections)
     said = {**(provenance or {}), "program": "klip-engine", "version": __version__}
     with replaced_file(Path(path)) as temporary, h5py.File(temporary, "w") as file:
