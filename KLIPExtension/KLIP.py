@@ -100,15 +100,16 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        from KLIPLib.detector import Detector
+        from KLIPLib.detector import Detector, weakly
         from KLIPLib.slicer_host import slicer_host
 
         self.detector = Detector(slicer_host())
-        slicer.app.aboutToQuit.connect(self.detector.end_all)
+        self._quitting = weakly(self.detector.end_all)
+        slicer.app.aboutToQuit.connect(self._quitting)
 
     def cleanup(self) -> None:
         """End what runs; this logic is used no more."""
-        slicer.app.aboutToQuit.disconnect(self.detector.end_all)
+        slicer.app.aboutToQuit.disconnect(self._quitting)
         self.detector.close()
 
     def getParameterNode(self) -> Any:

@@ -19,6 +19,8 @@ FOLDER = "KLIP.ResultFolder"
 """Attribute of every node of a result: the folder the engine wrote."""
 DESCRIPTION = "KLIP.Description"
 """Attribute of every node of a result: its description too, the notice and what computed it."""
+RUN_TO_LOCAL = "KLIP.RunToLocal"
+"""Attribute of every node of a result: 4 x 4 as JSON, from RAS of the world during the run to RAS of the nodes."""
 INPUT = "KLIP.Input"
 """Role of the node reference from every node of a result to the volume it was computed from."""
 

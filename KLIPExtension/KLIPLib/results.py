@@ -13,7 +13,16 @@ from .display import hide
 from .geometry import LPS_RAS, Placement, placement
 from .hierarchy import add_folder, remove_items
 from .marking import mark
-from .result_nodes import CLASSES, DESCRIPTION, ScanResult, add_node, find_results, remove_nodes, undone_on_failure
+from .result_nodes import (
+    CLASSES,
+    DESCRIPTION,
+    RUN_TO_LOCAL,
+    ScanResult,
+    add_node,
+    find_results,
+    remove_nodes,
+    undone_on_failure,
+)
 from .segments import make_surfaces, show_segmentation
 from .volumes import read_map, set_image, show_as_ct, show_as_heat_map, show_as_labels
 
@@ -118,5 +127,5 @@ def _facts(document: dict[str, Any], place: Placement) -> dict[str, str]:
         "KLIP.Engine": document["engine"],
         "KLIP.Prior": json.dumps(document["prior"]),
         "KLIP.Settings": json.dumps(document["settings"]),
-        "KLIP.RunToLocal": json.dumps(place.run_to_local.tolist()),
+        RUN_TO_LOCAL: json.dumps(place.run_to_local.tolist()),
     }

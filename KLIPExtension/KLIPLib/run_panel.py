@@ -91,11 +91,13 @@ class RunPanel:
 
     def _done(self, result: Any) -> None:
         self._stop_clock()
+        self.run = None  # it holds the result, which the scene may lose
         self.ui.statusLabel.setVisible(False)
         self._ended(result)
 
     def _failed(self, error: Exception) -> None:
         self._stop_clock()
+        self.run = None
         self._say(str(error), failed=not isinstance(error, EngineCancelled))
         self._ended(None)
 

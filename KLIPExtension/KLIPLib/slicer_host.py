@@ -22,7 +22,7 @@ def slicer_host() -> Host:
         environment=os.environ,
         outer_environment=slicer.util.startupEnvironment(),
         temporary_folder=Path(slicer.app.temporaryPath) / "KLIP",
-        make_ticker=_timer,
+        make_ticker=_Timer,
         process_events=slicer.app.processEvents,
         ensure_dependencies=_ensure_dependencies,
         show_chart=_show_chart,
@@ -32,12 +32,19 @@ def slicer_host() -> Host:
     )
 
 
-def _timer(interval_ms: int, callback: Callable[[], None]) -> Any:
-    timer = qt.QTimer()
-    timer.setInterval(interval_ms)
-    timer.timeout.connect(callback)
-    timer.start()
-    return timer
+class _Timer:
+    """A running QTimer. Stopped it is deleted: while it is there, so is all that its callback holds."""
+
+    def __init__(self, interval_ms: int, callback: Callable[[], None]) -> None:
+        self._timer = qt.QTimer()
+        self._timer.setInterval(interval_ms)
+        self._timer.timeout.connect(callback)
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Call back no more; also from within the callback, so it goes with the next turn of the event loop."""
+        self._timer.stop()
+        self._timer.deleteLater()
 
 
 def _ensure_dependencies() -> None:
