@@ -29,14 +29,14 @@ class KLIP(ScriptedLoadableModule):
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
-        from KLIPLib.about import ACKNOWLEDGEMENT, HELP
+        from KLIPLib.about import acknowledgement_text, help_text
 
         parent.title = _("KLIP: suspicious regions in CT")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
         parent.dependencies = []
         parent.contributors = ["The KLIP for 3D Slicer authors"]
-        parent.helpText = HELP
-        parent.acknowledgementText = ACKNOWLEDGEMENT
+        parent.helpText = help_text()
+        parent.acknowledgementText = acknowledgement_text()
         slicer.app.startupCompleted.connect(_register_sample_data)
 
 

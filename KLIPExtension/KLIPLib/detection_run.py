@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .command import RunSettings, detect_command
 from .host import Engine, Host
 from .lines import Progress
-from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
+from .outcome import End, EngineCancelled, EngineError, Outcome, cancelled_sentence
 from .run_folder import ERRORS, INPUT, PRINTED, make_run_folder
 from .runner import EngineRun
 
@@ -101,7 +103,8 @@ class DetectionRun:
             return Path(source).expanduser().resolve()
         from .export_input import export_input
 
-        export_input(source, self._folder / INPUT)
+        with self._host.busy():
+            export_input(source, self._folder / INPUT)
         return self._folder / INPUT
 
     def _ended(self, outcome: Outcome) -> None:
@@ -109,7 +112,7 @@ class DetectionRun:
             if outcome.end is End.DONE:
                 self.result = self._import()
             elif outcome.end is End.CANCELLED:
-                self.error = EngineCancelled(CANCELLED, outcome.exit_code, self.log)
+                self.error = EngineCancelled(cancelled_sentence(), outcome.exit_code, self.log)
             else:
                 self.error = EngineError(outcome.message, outcome.exit_code, self.log)
         except Exception as error:
@@ -127,7 +130,8 @@ class DetectionRun:
     def _import(self) -> Any:
         from .results import import_results
 
-        return import_results(self._host.scene, self._out, self._input_node())
+        with self._host.busy():
+            return import_results(self._host.scene, self._out, self._input_node())
 
     def _input_node(self) -> Any:
         """The input, if it is still there: it may have been removed during the run."""
@@ -154,4 +158,6 @@ def _unread(error: Exception) -> str:
     if isinstance(error, KlipError):
         text = str(error)
         return text[:1].upper() + text[1:] + "."
-    return f"The results could not be brought into the scene: {type(error).__name__}: {error}"
+    return _("The results could not be brought into the scene: {kind}: {reason}").format(
+        kind=type(error).__name__, reason=error
+    )

@@ -13,8 +13,8 @@ from slicer.i18n import tr as _
 from .command import export_command
 from .host import Engine, Host
 from .marking import FALSE_ALARMS
-from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
-from .result_nodes import RUN_TO_LOCAL
+from .outcome import End, EngineCancelled, EngineError, Outcome, cancelled_sentence
+from .result_nodes import DOCUMENT, RUN_TO_LOCAL, document_hash
 from .run_folder import make_run_folder
 from .runner import EngineRun
 
@@ -57,13 +57,18 @@ class DicomExport:
         log: Callable[[list[str]], None] | None = None,
         over: Callable[[Any], None] | None = None,
     ) -> None:
-        """Start. Exactly one of `done` and `failed` is called, before it `over`, with this export. Raises RuntimeError when the files are not known."""
+        """Start. Exactly one of `done` and `failed` is called, before it `over`, with this export.
+
+        Raises RuntimeError when the files are not known.
+        """
         self.added = False
         self.error: EngineError | None = None
         self._host, self._done, self._failed, self._over = host, done, failed, over
         reason = why_no_export(result)
         if reason:
             raise RuntimeError(reason)
+        if result.regions.GetAttribute(DOCUMENT) not in (None, document_hash(result.folder)):
+            raise RuntimeError(_("The folder holds the results of another run by now; run the detection again."))
         files = host.dicom_files(result.input_node.GetAttribute(INSTANCES).split())
         if not files:
             raise RuntimeError(_("The DICOM database does not know the files of this volume any more."))
@@ -100,7 +105,7 @@ class DicomExport:
                 self._host.add_dicom(self._folder / "dicom")
                 self.added = True
             elif outcome.end is End.CANCELLED:
-                self.error = EngineCancelled(CANCELLED, outcome.exit_code, log)
+                self.error = EngineCancelled(cancelled_sentence(), outcome.exit_code, log)
             else:
                 self.error = EngineError(outcome.message, outcome.exit_code, log)
         except Exception as error:

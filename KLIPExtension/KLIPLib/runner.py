@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from slicer.i18n import tr as _
+
 from .command import shown
 from .lines import GrowingFile, Progress, event_in, event_words, progress_in
-from .outcome import CANCELLED, End, Outcome, failure_sentence
+from .outcome import End, Outcome, cancelled_sentence, failure_sentence
 from .process import ProcessTree
 from .run_folder import ERRORS, PRINTED
 
@@ -70,7 +72,9 @@ class EngineRun:
         try:
             self._tree = ProcessTree(command, folder, environment, folder / PRINTED, folder / ERRORS)
         except OSError as error:
-            self._refused = f"{command[0]} could not be started: {error.strerror or error}"
+            self._refused = _("{program} could not be started: {reason}").format(
+                program=command[0], reason=error.strerror or error
+            )
         self._ticker: Ticker | None = make_ticker(LOOK_EVERY_MS, self.advance)
 
     @property
@@ -87,7 +91,7 @@ class EngineRun:
         """Ask the engine to stop; its process tree is killed after a grace. `ended` tells when it is gone."""
         if self.running and self._stop_by is None:
             self._stop_by = time.monotonic() + GRACE_S
-            self._note(["Cancelled: the engine is asked to stop."])
+            self._note([_("Cancelled: the engine is asked to stop.")])
             if self._tree is not None:
                 self._tree.ask_to_stop()
 
@@ -150,7 +154,7 @@ class EngineRun:
 
     def _outcome_of(self, code: int) -> Outcome:
         if self._stop_by is not None:
-            return Outcome(End.CANCELLED, CANCELLED, code)
+            return Outcome(End.CANCELLED, cancelled_sentence(), code)
         if code == 0 and "done" in self._last:
             return Outcome(End.DONE, "", code, self._last["done"])
         return Outcome(End.FAILED, failure_sentence(code, self._last.get("error"), list(self._errors)), code)

@@ -103,7 +103,7 @@ def slicer_python(tmp_path, monkeypatch) -> Callable[..., None]:
 
 
 def behind_launcher(folder: Path, *words: str) -> Path:
-    """A program that starts another one as PythonSlicer does: it waits, keeps standard input, ends at once when asked."""
+    """A program that starts another one as PythonSlicer does: keeps standard input, and ends at once when asked."""
     program = folder / "launcher"
     program.write_text(
         f'#!/bin/sh\nmkfifo "{folder}/held" && exec 9<>"{folder}/held"\n{shlex.join(words)} "$@" <&9\nexit $?\n',

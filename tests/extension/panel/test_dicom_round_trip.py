@@ -1,4 +1,4 @@
-"""A series in the DICOM database: loaded as Slicer loads it, detected and exported by the real engine, added again."""
+"""A series of the DICOM database: loaded as Slicer loads it, detected and exported by the real engine, and back."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def database(app, monkeypatch, tmp_path):
 
 
 def load_series(mrml, database, folder: Path, hu: np.ndarray, orientation, *, reverse: bool = False):
-    """Write a series, and load it with the reader, the order of files and the attribute of Slicer's DICOM module."""
+    """Write a series, and load it with the reader and the attribute of Slicer's DICOM module."""
     positions = straight_positions(len(hu), GAP_MM, orientation)
     shuffled = np.random.default_rng(0).permutation(len(hu))
     names = [f"IM{n}" for n in shuffled]

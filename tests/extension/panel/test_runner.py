@@ -256,8 +256,9 @@ def test_the_engine_ends_when_its_caller_is_gone(tmp_path, launched):
         "from KLIPLib.process import ProcessTree\n"
         f"folder = Path({str(tmp_path)!r})\n"
         f"code = {engine!r}\n"
-        f"tree = ProcessTree([{str(python)!r}, '-c', code], folder, engine_environment(os.environ, engine_home()),\n"
-        "                   folder / 'out', folder / 'err')\n"
+        "environment = engine_environment(os.environ, engine_home())\n"
+        f"command = [{str(python)!r}, '-c', code]\n"
+        "tree = ProcessTree(command, folder, environment, folder / 'out', folder / 'err')\n"
         "time.sleep(60)\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", program])
