@@ -29,14 +29,14 @@ class KLIP(ScriptedLoadableModule):
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
-        from KLIPLib.about import ACKNOWLEDGEMENT, HELP
+        from KLIPLib.about import acknowledgement_text, help_text
 
         parent.title = _("KLIP: suspicious regions in CT")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
         parent.dependencies = []
         parent.contributors = ["The KLIP for 3D Slicer authors"]
-        parent.helpText = HELP
-        parent.acknowledgementText = ACKNOWLEDGEMENT
+        parent.helpText = help_text()
+        parent.acknowledgementText = acknowledgement_text()
         slicer.app.startupCompleted.connect(_register_sample_data)
 
 
@@ -100,15 +100,16 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        from KLIPLib.detector import Detector
+        from KLIPLib.detector import Detector, weakly
         from KLIPLib.slicer_host import slicer_host
 
         self.detector = Detector(slicer_host())
-        slicer.app.aboutToQuit.connect(self.detector.end_all)
+        self._quitting = weakly(self.detector.end_all)
+        slicer.app.aboutToQuit.connect(self._quitting)
 
     def cleanup(self) -> None:
         """End what runs; this logic is used no more."""
-        slicer.app.aboutToQuit.disconnect(self.detector.end_all)
+        slicer.app.aboutToQuit.disconnect(self._quitting)
         self.detector.close()
 
     def getParameterNode(self) -> Any:

@@ -55,12 +55,12 @@ def measure(folder: Path) -> dict[str, float]:
     """Seconds, and MiB of resident memory above what the process held before."""
     import SimpleITK  # noqa: F401  what Slicer has loaded anyway
     import slicer  # noqa: F401
+    from tests.extension.mrml import Mrml  # isort: skip  (before KLIPLib: it stands in for slicer.i18n)
     from KLIPLib.export_input import export_input
     from KLIPLib.results import import_results, remove_results
     from KLIPLib.threshold import set_rate
 
     from klip_engine.saved import open_results
-    from tests.extension.mrml import Mrml
 
     mrml = Mrml()
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ open_results(folder).geometry.matrix

@@ -189,14 +189,17 @@ def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT (Ctrl+C), SIGTERM and, on Windows, SIGBREAK set; a second signal acts at once.
 
     Outside the main thread, where signals cannot be caught, the event is never set. Where the environment says
-    KLIP_STOP_AT_EOF=1, the end of standard input sets it too: the caller closed it, or is gone.
+    KLIP_STOP_AT_EOF=1, the end of standard input sets it too: the caller closed it, or is gone; another number is
+    that of an inherited pipe, for callers behind a launcher that keeps standard input to itself.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    if os.environ.get(STOP_AT_EOF) == "1":
-        threading.Thread(target=_stop_with_input, args=(stop,), daemon=True).start()
+    bound_to = os.environ.get(STOP_AT_EOF, "")
+    if bound_to.isdecimal() and int(bound_to) > 0:
+        descriptor = 0 if bound_to == "1" else int(bound_to)
+        threading.Thread(target=_stop_with_input, args=(stop, descriptor), daemon=True).start()
     before: dict[signal.Signals, Any] = {}
     asked = threading.Event()
 
@@ -217,13 +220,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _stop_with_input(stop: threading.Event) -> None:
-    """Wait for the end of standard input, ask for a stop, and end the process if it does not come."""
+def _stop_with_input(stop: threading.Event, descriptor: int) -> None:
+    """Wait for the end of an open file, ask for a stop, and end the process if it does not come."""
     try:
-        while os.read(0, 4096):  # not sys.stdin: its lock must be free when the interpreter shuts down
+        while os.read(descriptor, 4096):  # not sys.stdin: its lock must be free when the interpreter shuts down
             pass
     except OSError:
-        pass  # no standard input at all: nobody holds it open
+        pass  # there is none: nobody holds it open
     stop.set()
     time.sleep(_LAST_MOMENT_S)
     os._exit(Cancelled.exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from .tables import FINDING, POSITION, SCORE, THRESHOLD
 
@@ -28,8 +29,8 @@ def fill_chart(result: Any, title: str) -> None:
     for node in (result.curve, result.threshold, result.marks):
         chart.AddAndObservePlotSeriesNodeID(node.GetID())
     chart.SetTitle(title)
-    chart.SetXAxisTitle("position S in mm (feet to head)")
-    chart.SetYAxisTitle("score")
+    chart.SetXAxisTitle(_("position S in mm (feet to head)"))
+    chart.SetYAxisTitle(_("score"))
 
 
 def _wire(

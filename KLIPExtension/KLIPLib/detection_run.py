@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .command import RunSettings, detect_command
 from .host import Engine, Host
 from .lines import Progress
-from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
+from .outcome import End, EngineCancelled, EngineError, Outcome, cancelled_sentence
+from .run_folder import ERRORS, INPUT, PRINTED, make_run_folder
 from .runner import EngineRun
 
 
@@ -35,17 +37,18 @@ class DetectionRun:
         log: Callable[[list[str]], None] | None = None,
         done: Callable[[Any], None] | None = None,
         failed: Callable[[EngineError], None] | None = None,
+        over: Callable[[Any], None] | None = None,
     ) -> None:
         """Start. source: a scalar volume node or a path; results_folder: keeps the results, default: the folder
-        for temporary files. Exactly one of `done` and `failed` is called, once.
+        for temporary files. Exactly one of `done` and `failed` is called, once; before it `over`, with this run.
 
         Raises InputError when the volume cannot be handed over; nothing is left then.
         """
         self.result: Any = None
         self.error: EngineError | None = None
-        self._host, self._done, self._failed = host, done, failed
+        self._host, self._done, self._failed, self._over = host, done, failed, over
         self._input_id = source.GetID() if hasattr(source, "GetID") else None
-        self._folder = _own_folder(host.temporary_folder)
+        self._folder = make_run_folder(host.temporary_folder)
         self._out = results_folder / _name() if results_folder else self._folder / "results"
         try:
             path = self._hand_over(source)
@@ -100,15 +103,16 @@ class DetectionRun:
             return Path(source).expanduser().resolve()
         from .export_input import export_input
 
-        export_input(source, self._folder / "input.nrrd")
-        return self._folder / "input.nrrd"
+        with self._host.busy():
+            export_input(source, self._folder / INPUT)
+        return self._folder / INPUT
 
     def _ended(self, outcome: Outcome) -> None:
         try:
             if outcome.end is End.DONE:
                 self.result = self._import()
             elif outcome.end is End.CANCELLED:
-                self.error = EngineCancelled(CANCELLED, outcome.exit_code, self.log)
+                self.error = EngineCancelled(cancelled_sentence(), outcome.exit_code, self.log)
             else:
                 self.error = EngineError(outcome.message, outcome.exit_code, self.log)
         except Exception as error:
@@ -116,6 +120,8 @@ class DetectionRun:
             self.error.__cause__ = error
         finally:
             self._clear()
+            if self._over is not None:
+                self._over(self)
         if self.result is not None and self._done is not None:
             self._done(self.result)
         elif self.error is not None and self._failed is not None:
@@ -124,7 +130,8 @@ class DetectionRun:
     def _import(self) -> Any:
         from .results import import_results
 
-        return import_results(self._host.scene, self._out, self._input_node())
+        with self._host.busy():
+            return import_results(self._host.scene, self._out, self._input_node())
 
     def _input_node(self) -> Any:
         """The input, if it is still there: it may have been removed during the run."""
@@ -137,14 +144,8 @@ class DetectionRun:
         if self.result is None:
             shutil.rmtree(self._out, ignore_errors=True)
             return
-        for name in ("input.nrrd", "stdout.txt", "stderr.txt"):
+        for name in (INPUT, PRINTED, ERRORS):
             (self._folder / name).unlink(missing_ok=True)
-
-
-def _own_folder(temporary: Path) -> Path:
-    """For this user's eyes only."""
-    temporary.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="klip-", dir=temporary))
 
 
 def _name() -> str:
@@ -157,4 +158,6 @@ def _unread(error: Exception) -> str:
     if isinstance(error, KlipError):
         text = str(error)
         return text[:1].upper() + text[1:] + "."
-    return f"The results could not be brought into the scene: {type(error).__name__}: {error}"
+    return _("The results could not be brought into the scene: {kind}: {reason}").format(
+        kind=type(error).__name__, reason=error
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod
 
 import slicer
 
@@ -18,14 +19,14 @@ class Detector:
     """What the module can do with a scene, for the panel and for the Python console."""
 
     def __init__(self, host: Host) -> None:
+        """It lives as long as someone holds it, or one of its runs lasts: the scene does not hold it."""
         self.host = host
         self._runs: list[DetectionRun | DicomExport] = []
-        self._observation = host.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._scene_closes)
+        self._observation = host.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, weakly(self.end_all))
 
     @property
     def running(self) -> list[DetectionRun | DicomExport]:
         """The runs that have not ended."""
-        self._runs = [run for run in self._runs if run.running]
         return list(self._runs)
 
     def detect(
@@ -43,14 +44,16 @@ class Detector:
         """
         engine = self.host.engine(python)
         folder = Path(results_folder) if results_folder else None
-        run = DetectionRun(self.host, engine, source, settings, results_folder=folder, **callbacks)  # type: ignore[arg-type]
-        self._runs = [*self.running, run]
+        run = DetectionRun(
+            self.host, engine, source, settings, results_folder=folder, over=self._forget, **callbacks
+        )  # type: ignore[arg-type]
+        self._runs.append(run)
         return run
 
     def export_dicom(self, result: Any, *, python: str = "", **callbacks: Any) -> DicomExport:
         """Write a result as DICOM objects and take them into the DICOM database; see `DicomExport`."""
-        export = DicomExport(self.host, self.host.engine(python), result, **callbacks)
-        self._runs = [*self.running, export]
+        export = DicomExport(self.host, self.host.engine(python), result, over=self._forget, **callbacks)
+        self._runs.append(export)
         return export
 
     def end_all(self) -> None:
@@ -63,5 +66,20 @@ class Detector:
         self.end_all()
         self.host.scene.RemoveObserver(self._observation)
 
-    def _scene_closes(self, caller: Any = None, event: str = "") -> None:
-        self.end_all()
+    def _forget(self, run: DetectionRun | DicomExport) -> None:
+        self._runs.remove(run)
+
+
+def weakly(method: Callable[[], None]) -> Callable[..., None]:
+    """A function for an observer or a signal that calls a method as long as its object lives, and holds nothing.
+
+    Connected itself, the method would keep a logic of the Python console, with its results, until Slicer ends.
+    """
+    reference = WeakMethod(method)
+
+    def call(*_arguments: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
+
+    return call

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from slicer.i18n import tr as _
 
 from .command import export_command
 from .host import Engine, Host
 from .marking import FALSE_ALARMS
-from .outcome import CANCELLED, End, EngineCancelled, EngineError, Outcome
+from .outcome import End, EngineCancelled, EngineError, Outcome, cancelled_sentence
+from .result_nodes import DOCUMENT, RUN_TO_LOCAL, document_hash
+from .run_folder import make_run_folder
 from .runner import EngineRun
 
 INSTANCES = "DICOM.instanceUIDs"
@@ -26,9 +28,19 @@ def why_no_export(result: Any) -> str:
         return _("There is no result yet.")
     if result.input_node is None or not result.input_node.GetAttribute(INSTANCES):
         return _("Only results of a volume that was loaded from the DICOM database can be exported.")
+    if not _is_where_the_series_is(result):
+        return _(
+            "The volume was below a transform during the run, so its findings do not lie where its DICOM series "
+            "does. Take the volume out of the transform and run the detection again."
+        )
     if not (result.folder / "findings.json").is_file():
         return _("The folder with the results is gone; run the detection again.")
     return ""
+
+
+def _is_where_the_series_is(result: Any) -> bool:
+    """Whether the world of the run is that of the series: no transform lay between them."""
+    return bool(np.allclose(json.loads(result.regions.GetAttribute(RUN_TO_LOCAL)), np.eye(4), atol=1e-3))
 
 
 class DicomExport:
@@ -43,20 +55,25 @@ class DicomExport:
         done: Callable[[], None] | None = None,
         failed: Callable[[EngineError], None] | None = None,
         log: Callable[[list[str]], None] | None = None,
+        over: Callable[[Any], None] | None = None,
     ) -> None:
-        """Start. Exactly one of `done` and `failed` is called. Raises RuntimeError when the files are not known."""
+        """Start. Exactly one of `done` and `failed` is called, before it `over`, with this export.
+
+        Raises RuntimeError when the files are not known.
+        """
         self.added = False
         self.error: EngineError | None = None
-        self._host, self._done, self._failed = host, done, failed
+        self._host, self._done, self._failed, self._over = host, done, failed, over
         reason = why_no_export(result)
         if reason:
             raise RuntimeError(reason)
+        if result.regions.GetAttribute(DOCUMENT) not in (None, document_hash(result.folder)):
+            raise RuntimeError(_("The folder holds the results of another run by now; run the detection again."))
         files = host.dicom_files(result.input_node.GetAttribute(INSTANCES).split())
         if not files:
             raise RuntimeError(_("The DICOM database does not know the files of this volume any more."))
         rate = float(result.regions.GetAttribute(FALSE_ALARMS))  # what is seen, not what the run was told
-        host.temporary_folder.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="klip-dicom-", dir=host.temporary_folder))
+        self._folder = make_run_folder(host.temporary_folder, export=True)
         sources = self._folder / "sources.txt"
         sources.write_text("\n".join(files) + "\n", encoding="utf-8")
         self._run = EngineRun(
@@ -88,7 +105,7 @@ class DicomExport:
                 self._host.add_dicom(self._folder / "dicom")
                 self.added = True
             elif outcome.end is End.CANCELLED:
-                self.error = EngineCancelled(CANCELLED, outcome.exit_code, log)
+                self.error = EngineCancelled(cancelled_sentence(), outcome.exit_code, log)
             else:
                 self.error = EngineError(outcome.message, outcome.exit_code, log)
         except Exception as error:
@@ -97,6 +114,8 @@ class DicomExport:
             self.error.__cause__ = error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+            if self._over is not None:
+                self._over(self)
         if self.error is not None and self._failed is not None:
             self._failed(self.error)
         elif self.added and self._done is not None:

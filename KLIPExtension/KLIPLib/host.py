@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ class Host:
     ensure_dependencies: asks the user and installs what the engine lacks in `python`, raises RuntimeError with a
     sentence when it stays lacking; show_chart: (chart node, callback(series node ID, point number)) shows a plot;
     open_file: in the program the user has for it; dicom_files: paths of the files of SOP Instance UIDs in the DICOM
-    database; add_dicom: takes the files of a folder into it.
+    database; add_dicom: takes the files of a folder into it; busy: shows within the block that a moment is taken.
+
+    own_python and set_own_python: the Python environment this user runs the engine in. It is kept with the computer
+    and never in a scene: a scene file of someone else must not say which program is run.
     """
 
     scene: Any
@@ -44,6 +48,9 @@ class Host:
     open_file: Callable[[Path], None]
     dicom_files: Callable[[list[str]], list[str]]
     add_dicom: Callable[[Path], None]
+    busy: Callable[[], AbstractContextManager[Any]]
+    own_python: Callable[[], str]
+    set_own_python: Callable[[str], None]
 
     def engine(self, own_python: str = "") -> Engine:
         """The engine in Slicer's Python, or in one of the user's own (a program or a folder).

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 
 from .geometry import moved_point, parent_to_world
+from .result_nodes import RUN_TO_LOCAL
 from .tables import POSITION
 
 
@@ -48,7 +49,7 @@ def jump_to_slice(result: Any, row: int) -> float:
 
 def _run_to_world(result: Any) -> Any:
     """4 x 4 from the world at the time of the run, in which tables and curve count, to the world as it is now."""
-    run_to_local = np.array(json.loads(result.regions.GetAttribute("KLIP.RunToLocal")))
+    run_to_local = np.array(json.loads(result.regions.GetAttribute(RUN_TO_LOCAL)))
     return parent_to_world(result.regions) @ run_to_local
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from slicer.i18n import tr as _
+
 
 class End(Enum):
     """How a run of the engine can end."""
@@ -41,16 +43,9 @@ class EngineCancelled(EngineError):
     """The run was cancelled; the scene is as it was."""
 
 
-CANCELLED = "The run was cancelled; the scene is as it was."
-
-_BY_CODE = {
-    0: "The engine ended without a word about its results; the log may say why.",
-    1: "The engine met an error it did not expect; the log says where.",
-    2: "The engine does not accept these settings; the log says which.",
-    3: "The engine cannot read the input; the log says why.",
-    4: "The run was stopped from outside; nothing was written.",
-    5: "Memory or the compute device gave out; close other programs or choose another device under Advanced.",
-}
+def cancelled_sentence() -> str:
+    """What is said of a cancelled run."""
+    return _("The run was cancelled; the scene is as it was.")
 
 
 def failure_sentence(code: int, event: dict[str, Any] | None, errors: Sequence[str]) -> str:
@@ -60,23 +55,39 @@ def failure_sentence(code: int, event: dict[str, Any] | None, errors: Sequence[s
     """
     missing = _missing_package(errors)
     if missing:
-        return (
-            f"The engine's Python lacks the package '{missing}'; install it there, or choose another Python "
+        return _(
+            "The engine's Python lacks the package '{name}'; install it there, or choose another Python "
             "environment under Advanced."
-        )
+        ).format(name=missing)
     if event is not None and isinstance(event.get("message"), str) and event["message"]:
         return _sentence(event["message"])
     said = [line.partition("klip-engine: ")[2] for line in errors if line.startswith("klip-engine: ")]
     if said:
         return _sentence(said[-1])
     if _killed(code):
-        return (
-            f"The engine was killed ({_signal_name(code)}). Out of memory? Close other programs, or take fewer "
-            "samples or another device under Advanced."
-        )
+        return _(
+            "The engine was killed ({signal}). Out of memory? Close other programs, or take fewer samples or "
+            "another device under Advanced."
+        ).format(signal=_signal_name(code))
     if code == 2 and (refused := _refusal(errors)):
         return _sentence(refused)
-    return _BY_CODE.get(code, f"The engine ended with the unknown exit code {code}; the log may say why.")
+    return _by_code(code)
+
+
+def _by_code(code: int) -> str:
+    """What an exit code of the engine means (docs/cli.md)."""
+    known = {
+        0: _("The engine ended without a word about its results; the log may say why."),
+        1: _("The engine met an error it did not expect; the log says where."),
+        2: _("The engine does not accept these settings; the log says which."),
+        3: _("The engine cannot read the input; the log says why."),
+        4: _("The run was stopped from outside; nothing was written."),
+        5: _(
+            "Memory or the compute device gave out; close other programs or choose another device under Advanced."
+        ),
+    }
+    unknown = _("The engine ended with the unknown exit code {code}; the log may say why.")
+    return known.get(code) or unknown.format(code=code)
 
 
 def _sentence(text: str) -> str:

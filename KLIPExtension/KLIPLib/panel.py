@@ -32,6 +32,8 @@ class Panel:
         self.runs = RunPanel(ui, detector, self._ended)
         ui.applyButton.clicked.connect(self.apply)
         ui.cancelButton.clicked.connect(self.runs.cancel)
+        ui.pythonEdit.setCurrentPath(detector.host.own_python())
+        ui.pythonEdit.currentPathChanged.connect(self._python_chosen)
         self.update()
 
     def set_parameters(self, parameters: Any) -> None:
@@ -48,13 +50,13 @@ class Panel:
     def apply(self, *_: Any) -> None:
         """Start a run with the parameters as they are."""
         parameters = self._parameters
-        if parameters is None or self.runs.running or why_not(parameters):
+        if parameters is None or self.runs.running or self._why_not():
             return
         source = parameters.inputFile if parameters.useInputFile else parameters.inputVolume
         self.runs.start(
             source,
             run_settings(parameters),
-            python=parameters.pythonEnvironment,
+            python=self.detector.host.own_python(),
             results_folder=parameters.resultsFolder,
         )
         self.update()
@@ -68,7 +70,7 @@ class Panel:
         """Bring everything that depends on the parameters up to date."""
         ui, parameters = self.ui, self._parameters
         running = self.runs.running
-        reason = _("There is no scene.") if parameters is None else why_not(parameters)
+        reason = self._why_not()
         if running:
             reason = _("A run is under way.")
         ui.applyButton.setEnabled(not reason)
@@ -85,6 +87,15 @@ class Panel:
             ui.volumeRadio.setChecked(not parameters.useInputFile)
             ui.defaultPriorRadio.setChecked(not parameters.useOwnPrior)
         self.results.update()
+
+    def _why_not(self) -> str:
+        if self._parameters is None:
+            return _("There is no scene.")
+        return why_not(self._parameters, self.detector.host.own_python())
+
+    def _python_chosen(self, *_arguments: Any) -> None:
+        self.detector.host.set_own_python(str(self.ui.pythonEdit.currentPath).strip())
+        self.update()
 
     def _ended(self, result: Any) -> None:
         """A run is over; result: None when it was cancelled or failed."""
@@ -109,7 +120,6 @@ class Panel:
             binding.number("samples", ui.samplesBox),
             binding.choice("device", ui.deviceBox, choices.devices()),
             binding.number("seed", ui.seedBox),
-            binding.path("pythonEnvironment", ui.pythonEdit),
             binding.path("resultsFolder", ui.resultsFolderEdit),
             binding.check_box("heatMap", ui.heatMapBox),
             binding.number("overlayOpacity", ui.opacitySlider),

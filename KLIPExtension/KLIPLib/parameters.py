@@ -14,7 +14,8 @@ from .command import DEFAULT_RATE, RunSettings
 class KLIPParameterNode:
     """Parameters of the module; an empty text or 0 leaves a setting to the engine or the preset.
 
-    resultKey: which result of the scene the panel shows (its attribute KLIP.Result).
+    The Python environment is none of them (Host.own_python). resultKey: which result of the scene the panel shows
+    (its attribute KLIP.Result).
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -31,7 +32,6 @@ class KLIPParameterNode:
     samples: int = 0
     device: str = ""
     seed: int = 0
-    pythonEnvironment: str = ""
     resultsFolder: str = ""
     heatMap: bool = True
     overlayOpacity: float = 0.5

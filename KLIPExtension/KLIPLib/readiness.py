@@ -8,11 +8,15 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .command import interpreter_in
+from .result_nodes import ROLE
 
 
-def why_not(parameters: Any) -> str:
-    """Why a run with these parameters cannot start; empty when it can. Quick: called at every change."""
-    return _input(parameters) or _prior(parameters) or _environment(parameters) or _results(parameters)
+def why_not(parameters: Any, own_python: str) -> str:
+    """Why a run with these parameters cannot start; empty when it can. Quick: called at every change.
+
+    own_python: the Python environment to run the engine in; empty for Slicer's own.
+    """
+    return _input(parameters) or _prior(parameters) or _environment(own_python) or _results(parameters)
 
 
 def _input(parameters: Any) -> str:
@@ -24,6 +28,10 @@ def _input(parameters: Any) -> str:
         return ""
     if parameters.inputVolume is None:
         return _("Load a CT and choose its volume as input.")
+    if parameters.inputVolume.GetAttribute(ROLE):
+        return _("{name} is itself a result of KLIP; choose the CT it was computed from.").format(
+            name=parameters.inputVolume.GetName()
+        )
     from klip_engine.errors import InputError
 
     from .export_input import checked_ijk_to_lps
@@ -47,11 +55,11 @@ def _prior(parameters: Any) -> str:
     return ""
 
 
-def _environment(parameters: Any) -> str:
-    if not parameters.pythonEnvironment:
+def _environment(own_python: str) -> str:
+    if not own_python:
         return ""
     try:
-        interpreter_in(parameters.pythonEnvironment)
+        interpreter_in(own_python)
     except FileNotFoundError as error:
         return _("Advanced: {reason}.").format(reason=error)
     return ""

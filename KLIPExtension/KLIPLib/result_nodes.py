@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ FOLDER = "KLIP.ResultFolder"
 """Attribute of every node of a result: the folder the engine wrote."""
 DESCRIPTION = "KLIP.Description"
 """Attribute of every node of a result: its description too, the notice and what computed it."""
+DOCUMENT = "KLIP.Document"
+"""Attribute of every node of a result: SHA-256 of the findings.json it was made from."""
+RUN_TO_LOCAL = "KLIP.RunToLocal"
+"""Attribute of every node of a result: 4 x 4 as JSON, from RAS of the world during the run to RAS of the nodes."""
 INPUT = "KLIP.Input"
 """Role of the node reference from every node of a result to the volume it was computed from."""
 
@@ -66,10 +71,23 @@ class ScanResult:
 
     @cached_property
     def saved(self) -> Any:
-        """The engine's `SavedResults` of the folder. Raises InputError when the folder is gone or damaged."""
+        """The engine's `SavedResults` of the folder.
+
+        Raises InputError when the folder is gone or damaged, or holds the results of another run by now.
+        """
+        from klip_engine.errors import InputError
         from klip_engine.saved import open_results  # at first use: the start of Slicer does not wait for it
 
-        return open_results(self.folder)
+        saved = open_results(self.folder)
+        node = self.nodes.get("regions")
+        if node is not None and node.GetAttribute(DOCUMENT) not in (None, document_hash(self.folder)):
+            raise InputError(f"{self.folder} holds the results of another run by now; run the detection again")
+        return saved
+
+
+def document_hash(folder: Path) -> str:
+    """Which results a folder holds."""
+    return hashlib.sha256((folder / "findings.json").read_bytes()).hexdigest()
 
 
 def find_results(scene: Any) -> list[ScanResult]:

@@ -101,7 +101,7 @@ class ResultPanel:
         try:
             self._detector.export_dicom(
                 self.result,
-                python=self._parameters.pythonEnvironment,
+                python=self._detector.host.own_python(),
                 done=lambda: say(_("The findings are in the DICOM database, in the study of the input.")),
                 failed=lambda error: say(str(error)),
             )
@@ -143,7 +143,8 @@ class ResultPanel:
 
     def _mark_again(self) -> None:
         try:
-            set_rate(self.result, self._parameters.falseAlarms)
+            with self._detector.host.busy():
+                set_rate(self.result, self._parameters.falseAlarms)
             self._findings.show(self.result)
             self._count()
         except Exception as error:

@@ -7,13 +7,26 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from .chart import fill_chart
 from .colours import ScoreScale, fill_region_colours, fill_score_colours, score_scale
 from .display import hide
 from .geometry import LPS_RAS, Placement, placement
 from .hierarchy import add_folder, remove_items
 from .marking import mark
-from .result_nodes import CLASSES, DESCRIPTION, ScanResult, add_node, find_results, remove_nodes, undone_on_failure
+from .result_nodes import (
+    CLASSES,
+    DESCRIPTION,
+    DOCUMENT,
+    RUN_TO_LOCAL,
+    ScanResult,
+    add_node,
+    document_hash,
+    find_results,
+    remove_nodes,
+    undone_on_failure,
+)
 from .segments import make_surfaces, show_segmentation
 from .volumes import read_map, set_image, show_as_ct, show_as_heat_map, show_as_labels
 
@@ -50,16 +63,16 @@ def import_results(
     document = result.saved.document
     geometry = result.saved.geometry
     place = placement(input_node, LPS_RAS @ geometry.matrix, geometry.size)
-    base = name or (input_node.GetName() if input_node is not None else "Projections")
-    facts = _facts(document, place)
+    base = name or (input_node.GetName() if input_node is not None else _("Projections"))
+    facts = _facts(document, place) | {DOCUMENT: document_hash(result.folder)}
     with undone_on_failure(result, remove_results):
         for role in CLASSES:
             add_node(result, role, f"{base} {_NAMES[role]}", facts, input_node)
         _fill(result, document, place, score_scale(document), input_node)
         if surfaces:
             make_surfaces(result.segmentation)
-        fill_chart(result, f"{base}: score of each slice")
-        add_folder(result, f"KLIP results ({base})", input_node)
+        fill_chart(result, _("{name}: score of each slice").format(name=base))
+        add_folder(result, _("KLIP results ({name})").format(name=base), input_node)
     return result
 
 
@@ -110,7 +123,7 @@ def _facts(document: dict[str, Any], place: Placement) -> dict[str, str]:
     """Attributes of every node: what ran must be readable from what came out."""
     notices = list(document.get("notices", ()))
     if place.moved:
-        notices.append("The volume was moved after the run: the results lie where it was.")
+        notices.append(_("The volume was moved after the run: the results lie where it was."))
     return {
         DESCRIPTION: _description(document),
         "KLIP.Notice": document["notice"],
@@ -118,5 +131,5 @@ def _facts(document: dict[str, Any], place: Placement) -> dict[str, str]:
         "KLIP.Engine": document["engine"],
         "KLIP.Prior": json.dumps(document["prior"]),
         "KLIP.Settings": json.dumps(document["settings"]),
-        "KLIP.RunToLocal": json.dumps(place.run_to_local.tolist()),
+        RUN_TO_LOCAL: json.dumps(place.run_to_local.tolist()),
     }

@@ -29,6 +29,8 @@ class RunPanel:
         self._progress: Progress | None = None
         self._told = 0.0
         self._stopping = False
+        self._starting = False
+        """Packages are asked for and installed at the start, with a window of their own: Apply stays clickable."""
         self._clock: Any = None
         ui.progressBar.setVisible(False)
         ui.statusLabel.setVisible(False)
@@ -42,8 +44,10 @@ class RunPanel:
 
     def start(self, source: Any, settings: RunSettings, **where: Any) -> None:
         """Start a run; where: `python` and `results_folder` of `Detector.detect`. Errors are shown, not raised."""
+        if self._starting:
+            return
         self.ui.logText.clear()
-        self._progress, self._stopping = None, False
+        self._progress, self._stopping, self._starting = None, False, True
         try:
             self.run = self._detector.detect(
                 source,
@@ -57,6 +61,8 @@ class RunPanel:
         except Exception as error:  # whatever keeps a run from starting is said where the user looks
             self._say(str(error)[:1].upper() + str(error)[1:], failed=True)
             return
+        finally:
+            self._starting = False
         self.ui.progressBar.setRange(0, 0)
         self.ui.progressBar.setVisible(True)
         self.ui.showLogButton.setVisible(False)
@@ -91,11 +97,13 @@ class RunPanel:
 
     def _done(self, result: Any) -> None:
         self._stop_clock()
+        self.run = None  # it holds the result, which the scene may lose
         self.ui.statusLabel.setVisible(False)
         self._ended(result)
 
     def _failed(self, error: Exception) -> None:
         self._stop_clock()
+        self.run = None
         self._say(str(error), failed=not isinstance(error, EngineCancelled))
         self._ended(None)
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from slicer.i18n import tr as _
+
 from .command import shown
 from .lines import GrowingFile, Progress, event_in, event_words, progress_in
-from .outcome import CANCELLED, End, Outcome, failure_sentence
+from .outcome import End, Outcome, cancelled_sentence, failure_sentence
 from .process import ProcessTree
+from .run_folder import ERRORS, PRINTED
 
 LOOK_EVERY_MS = 100
 GRACE_S = 1.5
@@ -57,19 +60,21 @@ class EngineRun:
         self.outcome: Outcome | None = None
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self._ended, self._progress, self._tell_log = ended, progress, log
-        self._out, self._err = GrowingFile(folder / "stdout.txt"), GrowingFile(folder / "stderr.txt")
+        self._out, self._err = GrowingFile(folder / PRINTED), GrowingFile(folder / ERRORS)
         self._errors: deque[str] = deque(maxlen=200)
         self._last: dict[str, dict] = {}
         self._began = time.monotonic()
-        self._asked_to_stop: float | None = None
+        self._stop_by: float | None = None
         self._tree: ProcessTree | None = None
         self._refused = ""
         self._looking = False
         self._note([shown(command)])
         try:
-            self._tree = ProcessTree(command, folder, environment, folder / "stdout.txt", folder / "stderr.txt")
+            self._tree = ProcessTree(command, folder, environment, folder / PRINTED, folder / ERRORS)
         except OSError as error:
-            self._refused = f"{command[0]} could not be started: {error.strerror or error}"
+            self._refused = _("{program} could not be started: {reason}").format(
+                program=command[0], reason=error.strerror or error
+            )
         self._ticker: Ticker | None = make_ticker(LOOK_EVERY_MS, self.advance)
 
     @property
@@ -84,9 +89,9 @@ class EngineRun:
 
     def cancel(self) -> None:
         """Ask the engine to stop; its process tree is killed after a grace. `ended` tells when it is gone."""
-        if self.running and self._asked_to_stop is None:
-            self._asked_to_stop = time.monotonic()
-            self._note(["Cancelled: the engine is asked to stop."])
+        if self.running and self._stop_by is None:
+            self._stop_by = time.monotonic() + GRACE_S
+            self._note([_("Cancelled: the engine is asked to stop.")])
             if self._tree is not None:
                 self._tree.ask_to_stop()
 
@@ -98,6 +103,7 @@ class EngineRun:
             time.sleep(0.02)
             self.advance()
         if self.running and self._tree is not None:
+            self._stop_by = time.monotonic()
             self._tree.kill()
             self.advance()
 
@@ -116,14 +122,19 @@ class EngineRun:
             self._end(Outcome(End.FAILED, self._refused))
             return
         code = self._tree.exit_code()  # before reading: what is printed after this is read by the next look
-        if code is not None:
+        if code is not None and not (self._is_stopping and self._tree.has_others()):
             self._tree.kill()  # what it may have started and left
             self._read(self._out.last_lines(), self._err.last_lines())
             self._end(self._outcome_of(code))
             return
         self._read(self._out.new_lines(), self._err.new_lines())
-        if self._asked_to_stop is not None and time.monotonic() - self._asked_to_stop > GRACE_S:
+        if self._stop_by is not None and not self._is_stopping:
             self._tree.kill()
+
+    @property
+    def _is_stopping(self) -> bool:
+        """Within the grace: PythonSlicer is a launcher that ends at once, before the Python it started has."""
+        return self._stop_by is not None and time.monotonic() < self._stop_by
 
     def _read(self, printed: list[str], errors: list[str]) -> None:
         newest, lines = None, []
@@ -138,12 +149,12 @@ class EngineRun:
                 lines.append(event_words(event))
         self._errors.extend(errors)
         self._note([line for line in (*errors, *lines) if line.strip()])
-        if newest is not None and self._progress is not None and self._asked_to_stop is None:
+        if newest is not None and self._progress is not None and self._stop_by is None:
             self._progress(newest)
 
     def _outcome_of(self, code: int) -> Outcome:
-        if self._asked_to_stop is not None:
-            return Outcome(End.CANCELLED, CANCELLED, code)
+        if self._stop_by is not None:
+            return Outcome(End.CANCELLED, cancelled_sentence(), code)
         if code == 0 and "done" in self._last:
             return Outcome(End.DONE, "", code, self._last["done"])
         return Outcome(End.FAILED, failure_sentence(code, self._last.get("error"), list(self._errors)), code)

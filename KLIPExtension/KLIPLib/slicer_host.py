@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import qt
 import slicer
 
 from .host import Host
+
+_OWN_PYTHON = "KLIP/PythonEnvironment"
 
 
 def slicer_host() -> Host:
@@ -22,22 +25,42 @@ def slicer_host() -> Host:
         environment=os.environ,
         outer_environment=slicer.util.startupEnvironment(),
         temporary_folder=Path(slicer.app.temporaryPath) / "KLIP",
-        make_ticker=_timer,
+        make_ticker=_Timer,
         process_events=slicer.app.processEvents,
         ensure_dependencies=_ensure_dependencies,
         show_chart=_show_chart,
         open_file=lambda path: qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path))),
         dicom_files=_dicom_files,
         add_dicom=_add_dicom,
+        busy=_busy,
+        own_python=lambda: str(slicer.app.userSettings().value(_OWN_PYTHON) or ""),
+        set_own_python=lambda path: slicer.app.userSettings().setValue(_OWN_PYTHON, path),
     )
 
 
-def _timer(interval_ms: int, callback: Callable[[], None]) -> Any:
-    timer = qt.QTimer()
-    timer.setInterval(interval_ms)
-    timer.timeout.connect(callback)
-    timer.start()
-    return timer
+class _Timer:
+    """A running QTimer. Stopped it is deleted: while it is there, so is all that its callback holds."""
+
+    def __init__(self, interval_ms: int, callback: Callable[[], None]) -> None:
+        self._timer = qt.QTimer()
+        self._timer.setInterval(interval_ms)
+        self._timer.timeout.connect(callback)
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Call back no more; also from within the callback, so it goes with the next turn of the event loop."""
+        self._timer.stop()
+        self._timer.deleteLater()
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """A waiting cursor. Slicer's own lets the event loop run first, and in it a scene could be closed under us."""
+    qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()
 
 
 def _ensure_dependencies() -> None:

@@ -55,5 +55,5 @@ def clock(seconds: float) -> str:
 def findings_words(count: int) -> str:
     """How much is marked."""
     if count == 0:
-        return _("Nothing is marked at this rate of false alarms.")
+        return _("Nothing is marked at this rate of false alarms. That does not mean that nothing is there.")
     return _("1 suspicious region") if count == 1 else _("{count} suspicious regions").format(count=count)

@@ -16,11 +16,8 @@ EXTENSION = Path(__file__).resolve().parents[2] / "KLIPExtension"
 
 @pytest.fixture
 def library(monkeypatch) -> Callable[[str], Any]:
-    """library("name") is KLIPLib.name; where Slicer's translation function is not, texts stay as they are."""
-    untranslated = types.ModuleType("slicer.i18n")
-    untranslated.tr = lambda text: text  # type: ignore[attr-defined]
-    for name, module in {"slicer": types.ModuleType("slicer"), "slicer.i18n": untranslated}.items():
-        if name not in sys.modules:
-            monkeypatch.setitem(sys.modules, name, module)
+    """library("name") is KLIPLib.name, also where there is no Slicer at all."""
+    if "slicer" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "slicer", types.ModuleType("slicer"))
     monkeypatch.syspath_prepend(str(EXTENSION))
     return lambda name: importlib.import_module(f"KLIPLib.{name}")

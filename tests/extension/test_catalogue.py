@@ -110,13 +110,13 @@ class Words(HTMLParser):
 
 
 def test_the_help_says_what_every_result_says(library):
-    words = Words(library("about").HELP)
+    words = Words(library("about").help_text())
     assert NOTICE in " ".join(words.text.split())
     assert words.open == []
 
 
 def test_the_acknowledgement_names_method_data_and_licence(library):
-    words = Words(library("about").ACKNOWLEDGEMENT)
+    words = Words(library("about").acknowledgement_text())
     for name in ("arXiv 2605.31596", "The Cancer Imaging Archive", "Apache License"):
         assert name in " ".join(words.text.split())
     assert words.open == []

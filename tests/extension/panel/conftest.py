@@ -102,6 +102,17 @@ def slicer_python(tmp_path, monkeypatch) -> Callable[..., None]:
     return become
 
 
+def behind_launcher(folder: Path, *words: str) -> Path:
+    """A program that starts another one as PythonSlicer does: keeps standard input, and ends at once when asked."""
+    program = folder / "launcher"
+    program.write_text(
+        f'#!/bin/sh\nmkfifo "{folder}/held" && exec 9<>"{folder}/held"\n{shlex.join(words)} "$@" <&9\nexit $?\n',
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return program
+
+
 @pytest.fixture
 def app(qt_application, monkeypatch, mrml, temporary, slicer_python):
     """slicer.app and all that belongs to it."""

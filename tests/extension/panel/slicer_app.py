@@ -28,10 +28,17 @@ class App(QtCore.QObject):
         super().__init__()
         self.temporaryPath = str(temporary)
         self.plots = PlotWidget()
+        self._settings = QtCore.QSettings(
+            str(temporary.with_name("settings.ini")), QtCore.QSettings.Format.IniFormat
+        )
 
     def processEvents(self) -> None:
         """Let Qt work."""
         QtWidgets.QApplication.processEvents()
+
+    def userSettings(self) -> Any:
+        """Kept with this computer."""
+        return self._settings
 
     def layoutManager(self) -> Any:
         """Has one plot view."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.extension.mrml import array_of, slicer
+from tests.extension.mrml import array_of, slicer, vtk
 from tests.extension.panel.conftest import GEOMETRY, QUICK, ct_voxels, gone, left_in, wait_for
 
 
@@ -108,6 +108,46 @@ def test_the_real_engine_is_cancelled_within_moments(logic, mrml, temporary, tin
     assert run.error.exit_code == 4  # it stopped by itself
     assert mrml.identities() == before
     assert left_in(temporary) == ["KLIP"]
+
+
+def test_nothing_of_a_result_outlives_its_scene(module, ui, ct, mrml, views, slicer_python, results):
+    """Hundreds of megabytes of voxels go with the nodes: no run, timer or panel holds them."""
+    import gc
+
+    slicer_python("copy", results)
+    ui.inputSelector.setCurrentNode(ct)
+    ui.applyButton.click()
+    wait_for(lambda: module.panel.results.result is not None)
+    module.logic.process(ct)
+    held = []
+    for index in range(mrml.scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode")):
+        held.append(vtk.vtkWeakReference())
+        held[-1].Set(mrml.scene.GetNthNodeByClass(index, "vtkMRMLLabelMapVolumeNode"))
+    assert [one.Get() is None for one in held] == [False, False]
+    mrml.scene.Clear(False)
+    wait_for(lambda: gc.collect() >= 0 and all(one.Get() is None for one in held), 5)
+
+
+def test_a_logic_of_the_console_is_kept_by_its_runs_alone(app, ct, mrml, slicer_python, results):
+    import gc
+    import weakref
+
+    import KLIP
+
+    slicer_python("slow")
+    told = []
+    logic = KLIP.KLIPLogic()
+    detector = weakref.ref(logic.detector)
+    run = logic.process(ct, failed=told.append)
+    del logic
+    gc.collect()
+    app.aboutToQuit.emit()
+    assert len(told) == 1
+    assert not run.running
+    del run
+    told.clear()
+    wait_for(lambda: gc.collect() >= 0 and detector() is None, 5)
+    mrml.scene.Clear(False)  # whoever is gone is not called
 
 
 def test_closing_the_scene_ends_its_runs(logic, ct, mrml, slicer_python, temporary, tmp_path, monkeypatch):

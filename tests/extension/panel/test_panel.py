@@ -6,7 +6,7 @@ import json
 import types
 
 import pytest
-from PySide6 import QtCore, QtTest
+from PySide6 import QtCore, QtTest, QtWidgets
 
 from klip_engine.detection import NOTICE
 from tests.extension.panel.conftest import QUICK, gone, left_in, wait_for
@@ -220,3 +220,61 @@ def test_quitting_ends_the_run(module, ui, ct, app, slicer_python):
     wait_for(lambda: ui.progressBar.value >= 0)
     app.aboutToQuit.emit()
     assert not module.panel.runs.running
+
+
+def test_no_scene_says_which_python_is_run(module, ui, mrml, tmp_path):
+    """The environment is this user's on this computer: it is in no scene file, and comes from none."""
+    ui.pythonEdit.edit.setText(str(tmp_path))
+    node = module.logic.getParameterNode().parameterNode
+    assert str(tmp_path) not in " ".join(node.GetParameter(name) for name in node.GetParameterNames())
+    mrml.scene.Clear(False)
+    assert ui.pythonEdit.currentPath == str(tmp_path)
+    assert module.logic.detector.host.own_python() == str(tmp_path)
+    module.logic.getParameterNode().parameterNode.SetParameter("pythonEnvironment", "/of/someone/else")
+    ui.pythonEdit.edit.setText("")
+    assert module.logic.detector.host.own_python() == ""
+
+
+def test_a_result_is_no_input(ui, finished):
+    ui.inputSelector.setCurrentNode(finished.reconstruction)
+    assert not ui.applyButton.enabled
+    assert "is itself a result of KLIP; choose the CT" in ui.reasonLabel.text
+
+
+def test_apply_while_packages_are_installed_starts_nothing_more(module, ui, ct, monkeypatch):
+    """slicer.packaging shows its progress in a window of its own, and lets the event loop run."""
+    started = []
+
+    def install_slowly(*arguments, **more):
+        started.append(True)
+        ui.applyButton.click()
+        raise RuntimeError("PyTorch could not be installed")
+
+    monkeypatch.setattr(module.logic.detector, "detect", install_slowly)
+    ui.inputSelector.setCurrentNode(ct)
+    ui.applyButton.click()
+    assert started == [True]
+    ui.applyButton.click()
+    assert started == [True, True]
+
+
+def test_names_are_shown_as_they_are(ui, mrml):
+    """A series is called what its scanner says; nothing of it is taken for HTML."""
+    empty = mrml.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", '<img src="x"> <b>Chest</b>')
+    ui.inputSelector.setCurrentNode(empty)
+    assert "<b>Chest</b>" in ui.reasonLabel.text
+    for name, label in vars(ui).items():
+        if isinstance(label, QtWidgets.QLabel) and (not label.text or name == "reasonLabel"):
+            assert label.textFormat() == QtCore.Qt.TextFormat.PlainText, name
+
+
+def test_the_cursor_says_when_a_moment_is_taken(module, ui, finished, monkeypatch):
+    from KLIPLib import result_panel
+
+    seen = []
+    monkeypatch.setattr(
+        result_panel, "set_rate", lambda *_: seen.append(QtWidgets.QApplication.overrideCursor().shape())
+    )
+    ui.rateSlider.setValue(0)
+    assert seen == [QtCore.Qt.CursorShape.WaitCursor]
+    assert QtWidgets.QApplication.overrideCursor() is None

@@ -17,7 +17,7 @@ from KLIPLib.outcome import End, failure_sentence
 from KLIPLib.runner import EngineRun
 
 from tests.extension.mrml import EXTENSION
-from tests.extension.panel.conftest import FAKE, alive, gone, left_in
+from tests.extension.panel.conftest import FAKE, alive, behind_launcher, gone, left_in
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX; Windows uses taskkill")
 
@@ -183,6 +183,33 @@ def test_cancel_ends_the_whole_tree_even_a_stubborn_one(tmp_path):
     gone(pids.read_text())
 
 
+def test_a_cancelled_engine_behind_a_launcher_may_clear_up(tmp_path):
+    """The launcher is gone at once; the engine it started has its moment, and the end is told after it."""
+    started, cleared = tmp_path / "started", tmp_path / "cleared"
+    code = (
+        "import signal, sys, time, pathlib\n"
+        "def stop(*_):\n"
+        f"    time.sleep(0.5); pathlib.Path({str(cleared)!r}).touch(); sys.exit(4)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"pathlib.Path({str(started)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    outcomes = []
+    (tmp_path / "run").mkdir()
+    run = EngineRun(
+        [str(behind_launcher(tmp_path, sys.executable)), "-c", code],
+        tmp_path / "run",
+        os.environ,
+        make_ticker=lambda *_: Still(),
+        ended=outcomes.append,
+    )
+    _until(started.exists)
+    run.cancel()
+    _until(lambda: run.advance() or outcomes)
+    assert outcomes[0].end is End.CANCELLED
+    assert cleared.exists()
+
+
 def test_end_now_waits_for_the_end(tmp_path):
     pids = tmp_path / "pids"
     run = Watched(tmp_path / "run", "tree", PIDS=str(pids))
@@ -211,9 +238,16 @@ def test_two_runs_do_not_mix(tmp_path, some_results):
     assert not other.out.exists()
 
 
-def test_the_engine_ends_when_its_caller_is_gone(tmp_path):
+@pytest.mark.parametrize("launched", [False, True], ids=["directly", "behind a launcher"])
+def test_the_engine_ends_when_its_caller_is_gone(tmp_path, launched):
     """A process that starts the real engine as the module does and is killed: the engine does not outlive it."""
     pid = tmp_path / "pid"
+    python = behind_launcher(tmp_path, sys.executable) if launched else sys.executable
+    engine = (
+        "import os; from klip_engine.console import stop_on_signals\n"
+        f"open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+        "with stop_on_signals() as stop: print(1, flush=True); stop.wait(60); print(2, flush=True)"
+    )
     program = (
         "import os, sys, time\n"
         f"sys.path.insert(0, {str(EXTENSION)!r})\n"
@@ -221,11 +255,10 @@ def test_the_engine_ends_when_its_caller_is_gone(tmp_path):
         "from KLIPLib.command import engine_environment, engine_home\n"
         "from KLIPLib.process import ProcessTree\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "code = 'from klip_engine.console import stop_on_signals\\n'\\\n"
-        "       'with stop_on_signals() as stop: print(1, flush=True); stop.wait(60); print(2, flush=True)'\n"
-        "tree = ProcessTree([sys.executable, '-c', code], folder, engine_environment(os.environ, engine_home()),\n"
-        "                   folder / 'out', folder / 'err')\n"
-        "(folder / 'pid').write_text(str(tree.pid))\n"
+        f"code = {engine!r}\n"
+        "environment = engine_environment(os.environ, engine_home())\n"
+        f"command = [{str(python)!r}, '-c', code]\n"
+        "tree = ProcessTree(command, folder, environment, folder / 'out', folder / 'err')\n"
         "time.sleep(60)\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", program])

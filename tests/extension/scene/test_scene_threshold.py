@@ -115,3 +115,16 @@ def test_where_the_folder_is_gone_or_the_rate_is_none_nothing_changes(mrml, scan
     with pytest.raises(InputError, match="holds no results"):
         set_rate(result, 0.3)
     assert state(result) == before
+
+
+def test_a_folder_that_holds_another_run_by_now_is_not_marked_from(mrml, scan, results, tmp_path):
+    """As after `klip-engine detect -o OUT` a second time: what is in the scene stays what it is."""
+    shutil.copytree(results, tmp_path / "out")
+    import_results(mrml.scene, tmp_path / "out", scan)
+    findings = tmp_path / "out" / "findings.json"
+    findings.write_text(findings.read_text().replace('"seed": ', '"seed": 1'))
+    (again,) = find_results(mrml.scene)
+    before = state(again)
+    with pytest.raises(InputError, match="another run by now"):
+        set_rate(again, 0.3)
+    assert state(again) == before
