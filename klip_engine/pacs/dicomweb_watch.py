@@ -8,7 +8,6 @@ results that were sent to the same server do not come back.
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,6 +24,7 @@ from klip_engine.pacs.pseudonyms import Pseudonyms
 from klip_engine.pacs.sending import read_password
 from klip_engine.pacs.spool import Spool
 from klip_engine.pacs.stow import web_client
+from klip_engine.pacs.watcher import Watcher
 
 _TIMEOUT_S = 60.0
 _LONGEST_PAUSE_S = 600.0
@@ -41,7 +41,7 @@ class _Found:
     value: str
 
 
-class DicomwebWatcher:
+class DicomwebWatcher(Watcher):
     """Watches one server from `start` to `stop`."""
 
     def __init__(
@@ -55,27 +55,12 @@ class DicomwebWatcher:
         if config.user:
             self._rest.auth = (config.user, password)
         self._counts: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dicomweb", daemon=True)
+        super().__init__("dicomweb")
 
     @property
     def name(self) -> str:
         """For people."""
         return f"watched server {self._config.name}"
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its thread is alive."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; a series that is being fetched is fetched again at the next start."""
-        self._stop.set()
-        self._thread.join()
 
     def look(self) -> int:
         """Ask once and fetch what is new; returns how many series. Raises requests.RequestException."""

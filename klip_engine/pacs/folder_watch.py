@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +16,13 @@ from klip_engine.pacs.event_log import Events, Level
 from klip_engine.pacs.journal import Journal
 from klip_engine.pacs.pseudonyms import Pseudonyms
 from klip_engine.pacs.spool import Spool
+from klip_engine.pacs.watcher import Watcher
 
 _EVERY_S = 1.0
 _PART = 1 << 20
 
 
-class FolderWatcher:
+class FolderWatcher(Watcher):
     """Looks into one folder, and the folders below, from `start` to `stop`."""
 
     def __init__(
@@ -38,27 +38,12 @@ class FolderWatcher:
         self._pseudonyms, self._events, self._clock = pseudonyms, events, clock
         self._rejected = config.rejected or config.path / "rejected"
         self._sizes: dict[Path, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="folder", daemon=True)
+        super().__init__("folder")
 
     @property
     def name(self) -> str:
         """For people."""
         return f"watched folder {self._config.path.name}"
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its thread is alive."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; a file that is being taken is taken to its end."""
-        self._stop.set()
-        self._thread.join()
 
     def look(self) -> int:
         """Take every quiet file; returns how many went to the spool."""
