@@ -30,7 +30,8 @@ class Host:
     ensure_dependencies: asks the user and installs what the engine lacks in `python`, raises RuntimeError with a
     sentence when it stays lacking; show_chart: (chart node, callback(series node ID, point number)) shows a plot;
     open_file: in the program the user has for it; dicom_files: paths of the files of SOP Instance UIDs in the DICOM
-    database; add_dicom: takes the files of a folder into it; busy: shows within the block that a moment is taken.
+    database; add_dicom: takes the files of a folder into it; busy: shows within the block that a moment is taken;
+    fit_views: brings all that the slice views show into sight.
 
     own_python and set_own_python: the Python environment this user runs the engine in. It is kept with the computer
     and never in a scene: a scene file of someone else must not say which program is run.
@@ -49,6 +50,7 @@ class Host:
     dicom_files: Callable[[list[str]], list[str]]
     add_dicom: Callable[[Path], None]
     busy: Callable[[], AbstractContextManager[Any]]
+    fit_views: Callable[[], None]
     own_python: Callable[[], str]
     set_own_python: Callable[[str], None]
 

@@ -54,6 +54,8 @@ class ResultPanel:
         self._parameters.resultKey = result.key
         self._present()
         self.show_in_views()
+        if result.input_node is None:
+            self._detector.host.fit_views()  # nothing of projections has been in sight before
 
     def update(self) -> None:
         """Bring the result in line with the parameters: rate of false alarms, heat map, opacity."""

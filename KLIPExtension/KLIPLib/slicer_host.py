@@ -33,6 +33,7 @@ def slicer_host() -> Host:
         dicom_files=_dicom_files,
         add_dicom=_add_dicom,
         busy=_busy,
+        fit_views=slicer.util.resetSliceViews,
         own_python=lambda: str(slicer.app.userSettings().value(_OWN_PYTHON) or ""),
         set_own_python=lambda path: slicer.app.userSettings().setValue(_OWN_PYTHON, path),
     )

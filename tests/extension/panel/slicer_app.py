@@ -28,6 +28,7 @@ class App(QtCore.QObject):
         super().__init__()
         self.temporaryPath = str(temporary)
         self.plots = PlotWidget()
+        self.fitted = 0
         self._settings = QtCore.QSettings(
             str(temporary.with_name("settings.ini")), QtCore.QSettings.Format.IniFormat
         )
@@ -35,6 +36,10 @@ class App(QtCore.QObject):
     def processEvents(self) -> None:
         """Let Qt work."""
         QtWidgets.QApplication.processEvents()
+
+    def fit_views(self) -> None:
+        """Counts."""
+        self.fitted += 1
 
     def userSettings(self) -> Any:
         """Kept with this computer."""
@@ -158,6 +163,7 @@ def install(patch: Any, mrml: Mrml, temporary: Path) -> App:
     patch.setattr(slicer.util, "loadUI", pythonqt.load_ui)
     patch.setattr(slicer.util, "childWidgetVariables", pythonqt.by_name)
     patch.setattr(slicer.util, "startupEnvironment", lambda: dict(os.environ))
+    patch.setattr(slicer.util, "resetSliceViews", app.fit_views)
     patch.setattr(slicer, "mrmlScene", mrml.scene, raising=False)
     patch.setattr(slicer, "app", app, raising=False)
     plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=lambda chart: None))

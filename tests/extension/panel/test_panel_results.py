@@ -83,6 +83,22 @@ def test_a_click_on_the_curve_jumps_to_the_slice(ui, finished, views, app):
     assert views["Red"].GetSliceNode().GetSliceToRAS().GetElement(2, 3) == pytest.approx(heights[1])
 
 
+def test_a_result_of_projections_comes_into_sight(app, module, ui, views, slicer_python, results, tmp_path):
+    (tmp_path / "scan.h5").write_bytes(b"projections")
+    slicer_python("copy", results)
+    ui.fileRadio.click()
+    ui.inputFileEdit.edit.setText(str(tmp_path / "scan.h5"))
+    ui.applyButton.click()
+    wait_for(lambda: module.panel.results.result is not None)
+    background = views["Red"].GetSliceCompositeNode().GetBackgroundVolumeID()
+    assert background == module.panel.results.result.reconstruction.GetID()
+    assert app.fitted == 1
+
+
+def test_views_on_a_scan_stay_as_they_are(app, finished):
+    assert app.fitted == 0
+
+
 def test_overlay_and_heat_map(ui, finished, views):
     composite = views["Red"].GetSliceCompositeNode()
     assert composite.GetForegroundVolumeID() == finished.score.GetID()
