@@ -12,6 +12,7 @@ from klip_engine.io.report_parts import (
     findings_section,
     notices,
     number_text,
+    p_value_sentence,
     p_value_text,
     page,
     threshold_sentence,
@@ -73,8 +74,7 @@ def _table(detection: Detection) -> str:
         ("No.", "score", "p-value", "x (mm)", "y (mm)", "z (mm)", "volume (ml)", "slices"),
         [_finding_row(finding) for finding in detection.findings],
         "x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s "
-        "left, y to the back, z to the head. The p-value is the share of slices drawn from that model that reach "
-        f"this score somewhere. {_slice_numbering(detection)}",
+        f"left, y to the back, z to the head. {p_value_sentence(detection)} {_slice_numbering(detection)}",
     )
 
 

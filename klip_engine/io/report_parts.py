@@ -10,6 +10,7 @@ from typing import Any
 from klip_engine.detection import NOTICE, Detection
 from klip_engine.io.report_pictures import SCORE_COLOURS, score_scale_top
 from klip_engine.io.report_style import STYLE
+from klip_engine.io.usual_slices import rate_text, rate_used, usual_slices
 from klip_engine.version import __version__
 
 _ROWS = 12
@@ -37,13 +38,22 @@ def page(sections: Sequence[str]) -> str:
     )
 
 
-def threshold_sentence(detection: Detection, shown: str = "slices") -> str:
+def threshold_sentence(detection: Detection) -> str:
     """What is marked, and how often that happens where nothing is wrong."""
-    rate = detection.settings.get("false_alarms")
+    count = len(detection.null_maxima)
     marked = f"Places with a score above {number_text(detection.threshold)} are marked"
-    if not isinstance(rate, int | float):
+    if rate_used(detection.settings, count) is None:
         return f"{marked}; no rate of false alarms is known for this threshold."
-    return f"{marked}; on {shown} drawn from the model itself this happens in {100 * rate:.3g} % of the {shown}."
+    return (
+        f"{marked}. What is usual was counted on {usual_slices(detection.settings, count)}: of these, at most "
+        f"{rate_text(detection.settings, count)} have such a place."
+    )
+
+
+def p_value_sentence(detection: Detection) -> str:
+    """What the p-values of the table are shares of."""
+    usual = usual_slices(detection.settings, len(detection.null_maxima))
+    return f"The p-value is the share of what is usual ({usual}) that reaches this score somewhere."
 
 
 def notices(detection: Detection) -> str:
@@ -80,7 +90,10 @@ def colour_bar(detection: Detection) -> str:
 
 
 def findings_section(headings: Sequence[str], rows: Sequence[str], note: str) -> str:
-    """The table of findings, its <tr> rows the strongest first, with a note below; empty without rows."""
+    """The table of findings, its <tr> rows the strongest first, with a note below; empty without rows.
+
+    headings and rows are HTML, the note is plain text.
+    """
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
@@ -93,7 +106,7 @@ def findings_section(headings: Sequence[str], rows: Sequence[str], note: str) ->
     if len(rows) > _ROWS:
         weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table(rows[_ROWS:])}"
         folded = f"<details>{weaker}</details>"
-    return f'<section><h2>Findings</h2>{table(rows[:_ROWS])}{folded}<p class="small">{note}</p></section>'
+    return f'<section><h2>Findings</h2>{table(rows[:_ROWS])}{folded}<p class="small">{escape(note)}</p></section>'
 
 
 def details(detection: Detection) -> str:

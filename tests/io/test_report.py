@@ -18,6 +18,7 @@ from PIL import Image
 from klip_engine.detection import NOTICE, Detection
 from klip_engine.io import png_bytes, render_report
 from klip_engine.io.report_pictures import LUNG, SOFT_TISSUE, picture_rows, score_rgb
+from klip_engine.scoring.null import NullDistribution
 from klip_engine.volume import CTVolume, Geometry
 
 VOID = {"meta", "img", "br"}
@@ -71,7 +72,7 @@ def test_page_is_well_formed_and_self_contained(
 def test_notice_and_summary_come_first(detection: Detection) -> None:
     html = render_report(detection)
     assert html.index(NOTICE) < html.index("2 suspicious regions in 2 of 6 slices") < html.index("<svg")
-    assert "in 5 % of the slices" in html
+    assert "of these, at most 20 % (5 % was asked for) have such a place" in html  # 4 null slices: 1 in 5
     assert "above 1.50 are marked" in html
 
 
@@ -80,6 +81,25 @@ def test_nothing_found_is_said_plainly(detection_with: Callable[..., Detection])
     assert "Nothing in 6 slices scores above the threshold of 1.50" in html
     assert "does not mean that the scan is normal" in html
     assert "Overlay" not in html
+
+
+@pytest.mark.parametrize("source", ["123 slices of 90 healthy scans", "24 slices drawn from the prior"])
+def test_the_slices_behind_the_rate_are_named_as_they_are(
+    detection_with: Callable[..., Detection], source: str
+) -> None:
+    null = NullDistribution(tuple(np.linspace(0.1, 1.0, 123).tolist()), (), {})
+    settings = {"false_alarms": 0.2, "null": {"source": source}}
+    html = render_report(detection_with(settings=settings, null_maxima=null.maxima, threshold=null.threshold(0.2)))
+    assert f"counted on {source}: of these, at most 20 % have such a place" in html
+    assert f"the share of what is usual ({source}) that reaches" in html
+    assert ("from the prior" in html) == ("prior" in source)
+    assert "from the model" not in html
+
+
+def test_the_rate_that_was_used_is_stated(detection_with: Callable[..., Detection]) -> None:
+    null = NullDistribution(tuple(np.linspace(0.1, 1.0, 123).tolist()), (), {})
+    html = render_report(detection_with(settings={"false_alarms": 0.001}, null_maxima=null.maxima))
+    assert f"at most {100 * null.finest_rate:.3g} % (0.1 % was asked for)" in html
 
 
 def test_unknown_p_values_and_rates_are_said(detection_with: Callable[..., Detection]) -> None:

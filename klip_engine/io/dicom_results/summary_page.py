@@ -27,6 +27,7 @@ from klip_engine.io.report_pictures import (
     smooth_mask,
 )
 from klip_engine.io.score_picture import picture_font
+from klip_engine.io.usual_slices import rate_text
 from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, BoolArray, CTVolume, Geometry
 
 SHOWN = 4
@@ -70,10 +71,11 @@ def _write_header(draw: ImageDraw.ImageDraw, results: WrittenResults) -> None:
     if count == 0:
         sentence += ". That does not mean that the scan is normal; the slice with the highest score is shown"
     _text(draw, (_MARGIN, 76), f"{sentence}.", 15, _INK)
-    rate = document.get("settings", {}).get("false_alarms")
+    settings = document.get("settings", {})
+    rate = rate_text(settings, len(document.get("null", {}).get("maxima", ())))
     prior = document.get("prior", {})
     facts = f"klip-engine {document.get('engine')}, prior {prior.get('name')} {str(prior.get('hash'))[:19]}"
-    _text(draw, (_MARGIN, 100), f"{facts}, accepted rate of false alarms {rate}", 13, _DIM)
+    _text(draw, (_MARGIN, 100), f"{facts}, rate of false alarms {rate}", 13, _DIM)
 
 
 def _draw_row(
