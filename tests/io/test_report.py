@@ -17,7 +17,8 @@ from PIL import Image
 
 from klip_engine.detection import NOTICE, Detection
 from klip_engine.io import png_bytes, render_report
-from klip_engine.io.report_pictures import LUNG, SOFT_TISSUE, picture_rows, score_rgb
+from klip_engine.io.picture_window import LUNG, SOFT_TISSUE, Window, window_around
+from klip_engine.io.report_pictures import picture_rows, score_rgb
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.volume import CTVolume, Geometry
 
@@ -200,12 +201,37 @@ def test_patient_left_is_on_the_right_and_back_is_below(
     assert row.width_mm == pictures["Input"].shape[1]
 
 
-def test_window_follows_the_tissue_of_the_region(detection: Detection) -> None:
-    soft = np.full_like(detection.working.measured, 40.0)
-    lung = np.full_like(detection.working.measured, -800.0)
-    for measured, window in ((soft, SOFT_TISSUE), (lung, LUNG)):
-        changed = replace(detection, working=replace(detection.working, measured=measured))
-        assert picture_rows(changed, [1])[0].window is window
+def chest_slice() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU [y, x] of 1 mm: a body of soft tissue in air with a lung of 60 mm radius; x and y of its pixels."""
+    y, x = np.indices((260, 360))
+    hu = np.full(y.shape, -1000.0, dtype=np.float32)
+    hu[((x - 180) / 160) ** 2 + ((y - 130) / 110) ** 2 < 1] = 40.0
+    hu[(x - 110) ** 2 + (y - 130) ** 2 < 60**2] = -850.0
+    return hu, x, y
+
+
+@pytest.mark.parametrize(
+    ("centre", "radius", "hu_inside", "window"),
+    [
+        ((110, 130), 8, 40.0, LUNG),  # a solid nodule in lung
+        ((110, 130), 8, -850.0, LUNG),
+        ((250, 130), 15, -1000.0, SOFT_TISSUE),  # gas in the abdomen
+        ((250, 130), 8, 40.0, SOFT_TISSUE),
+        ((180, 24), 5, 40.0, SOFT_TISSUE),  # below the skin: half of what is around is air outside the body
+    ],
+)
+def test_window_follows_the_tissue_around_a_region(
+    centre: tuple[int, int], radius: int, hu_inside: float, window: Window
+) -> None:
+    hu, x, y = chest_slice()
+    region = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
+    hu[region] = hu_inside
+    assert window_around(hu, region) is window
+
+
+def test_pictures_without_a_region_are_of_soft_tissue() -> None:
+    hu, _, _ = chest_slice()
+    assert window_around(hu, np.zeros(hu.shape, dtype=bool)) is SOFT_TISSUE
 
 
 def test_colour_scale_gets_steadily_lighter() -> None:

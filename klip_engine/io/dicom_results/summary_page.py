@@ -14,11 +14,9 @@ from PIL import Image, ImageDraw
 
 from klip_engine.detection import NOTICE, Finding
 from klip_engine.io.dicom_results.written import WrittenResults
+from klip_engine.io.picture_window import Window, window_around
 from klip_engine.io.report_parts import number_text, p_value_text
 from klip_engine.io.report_pictures import (
-    LUNG,
-    SOFT_TISSUE,
-    Window,
     on_display,
     overlay,
     score_rgb,
@@ -33,7 +31,6 @@ from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, BoolArray, CTVolume, G
 SHOWN = 4
 _WIDTH, _PICTURE, _MARGIN, _GAP = 1120, (346, 284), 20, 21
 _PAGE, _INK, _DIM, _WARNING = (20, 23, 27), (228, 231, 235), (160, 167, 176), (255, 196, 87)
-_LUNG_BELOW_HU = -300.0
 _AROUND_BODY_MM = 10.0
 _SCALE_BARS_MM = (50, 20, 10, 5, 2, 1)
 
@@ -92,7 +89,7 @@ def _draw_row(
     display = _display_grid(source, peak)
     hu = on_display(source.hu, source.geometry, display, AIR_HU)
     this, others = _masks(results, finding, display)
-    window = LUNG if finding is not None and this.any() and hu[this].mean() < _LUNG_BELOW_HU else SOFT_TISSUE
+    window = window_around(hu, this)
     grey = window.grey(hu)
     score = score_rgb(on_display(results.score, results.geometry, display, 0.0), top)
     pictures = (
