@@ -98,15 +98,18 @@ def findings_section(headings: Sequence[str], rows: Sequence[str], note: str) ->
         return ""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
 
-    def table(some: Sequence[str]) -> str:
+    def table_of(some: Sequence[str]) -> str:
         body = "\n".join(some)
-        return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        table = f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="wide">{table}</div>'
 
     folded = ""
     if len(rows) > _ROWS:
-        weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table(rows[_ROWS:])}"
+        weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table_of(rows[_ROWS:])}"
         folded = f"<details>{weaker}</details>"
-    return f'<section><h2>Findings</h2>{table(rows[:_ROWS])}{folded}<p class="small">{escape(note)}</p></section>'
+    return (
+        f'<section><h2>Findings</h2>{table_of(rows[:_ROWS])}{folded}<p class="small">{escape(note)}</p></section>'
+    )
 
 
 def details(detection: Detection) -> str:
@@ -127,16 +130,28 @@ def details(detection: Detection) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as rows: ('sampling.steps', '20')."""
+    """Nested settings as rows, those without a value left out: ('sampling.steps', '20'), ('score.terms 1', ...)."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list | tuple):
-        yield prefix, ", ".join(str(v) for v in value)
-    elif isinstance(value, float):
-        yield prefix, f"{value:.6g}"
-    else:
-        yield prefix, "–" if value is None else str(value)
+    elif isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
+        for number, one in enumerate(value, start=1):
+            yield f"{prefix} {number}", _in_words(one)
+    elif value not in (None, "") and value not in ([], (), {}):
+        yield prefix, _in_words(value)
+
+
+def _in_words(value: Any) -> str:
+    """One setting on one line: "window 0.02, 0.08; weighting coherent"."""
+    if isinstance(value, dict):
+        return "; ".join(
+            f"{str(key).replace('_', ' ')} {_in_words(one)}" for key, one in value.items() if one is not None
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def p_value_text(p_value: float | None) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from klip_engine.detection import Detection
+from klip_engine.detection import Detection, Finding
 from klip_engine.io.picture_window import Window, window_around
+from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
 
 PIXEL_MM = 1.0
@@ -73,20 +74,19 @@ class PictureRow:
 
 
 def picture_rows(detection: Detection, labels: Sequence[int]) -> list[PictureRow]:
-    """One row per finding, on the axial slice of its peak."""
-    return [_row(detection, label, _peak(detection, label)) for label in labels]
+    """One row per finding, on the axial slice of `shown_slice`."""
+    findings = {finding.label: finding for finding in detection.findings}
+    return [_row(detection, label, _height(detection, findings[label])) for label in labels]
 
 
 def highest_slice(detection: Detection) -> PictureRow:
     """The slice with the highest score anywhere, for a detection without findings."""
-    return _row(detection, None, int(_finite(detection.working.score).max(axis=(1, 2)).argmax()))
+    return _row(detection, None, _height(detection, None))
 
 
 def score_scale_top(detection: Detection) -> float:
-    """The score at the bright end of the colour scale: the highest one, and never below the threshold."""
-    highest = float(_finite(detection.working.score).max(initial=0.0))
-    threshold = detection.threshold if math.isfinite(detection.threshold) else 0.0
-    return max(highest, threshold) or 1.0
+    """The score at the bright end of the colour scale."""
+    return score_top(detection.slices, detection.findings, detection.threshold)
 
 
 def png_bytes(array: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
@@ -102,6 +102,15 @@ def score_rgb(score: FloatArray, top: float) -> npt.NDArray[np.uint8]:
     colours = np.asarray(SCORE_COLOURS, dtype=np.float64)
     channels = [np.interp(place, np.arange(len(colours)), colours[:, c]) for c in range(3)]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _height(detection: Detection, finding: Finding | None) -> int:
+    """The working slice to show."""
+    shown = shown_slice(detection.slices, finding)
+    if shown is None:
+        return 0
+    z = detection.working.geometry.to_index((0, 0, shown.position_mm))[2]
+    return int(np.clip(round(float(z)), 0, detection.working.geometry.size[2] - 1))
 
 
 def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
@@ -129,18 +138,6 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
         pictures.append(Picture("Overlay", png_bytes(overlay(grey, this, others))))
     z_mm = float(working.geometry.to_lps((0, 0, z))[2])
     return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, tuple(pictures))
-
-
-def _peak(detection: Detection, label: int) -> int:
-    """Working slice on which a finding has its highest score."""
-    working = detection.working
-    inside = working.regions == label
-    if inside.any():
-        scores = np.where(inside, _finite(working.score), -np.inf)
-        return int(scores.max(axis=(1, 2)).argmax())
-    finding = next(f for f in detection.findings if f.label == label)
-    z = working.geometry.to_index(finding.centroid_lps_mm)[2]
-    return int(np.clip(round(float(z)), 0, working.geometry.size[2] - 1))
 
 
 def _display_grid(detection: Detection, z: int) -> Geometry:

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klip_engine.detection import NOTICE, Detection
-from klip_engine.io import png_bytes, render_report
+from klip_engine.detection import NOTICE, Detection, Finding
+from klip_engine.io import png_bytes, render_report, write_results
+from klip_engine.io.dicom_results import read_written
 from klip_engine.io.picture_window import LUNG, SOFT_TISSUE, Window, window_around
-from klip_engine.io.report_pictures import picture_rows, score_rgb
+from klip_engine.io.report_pictures import picture_rows, score_rgb, score_scale_top
+from klip_engine.io.score_curve import score_curve
+from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.volume import CTVolume, Geometry
 
@@ -133,6 +136,17 @@ def test_settings_are_folded_and_complete(detection: Detection) -> None:
         assert text in details
 
 
+def test_settings_are_words_and_only_those_with_a_value(detection_with: Callable[..., Detection]) -> None:
+    terms = [{"window": [0.02, 0.08], "weighting": "coherent"}, {"window": [0.2, 0.7], "weighting": "plain"}]
+    settings = {"operator": {"views": None, "add_noise": False, "noise_hu": 20.0}, "score": {"terms": terms}}
+    html = render_report(detection_with(settings=settings))
+    assert "window 0.02, 0.08; weighting coherent" in html
+    assert "window 0.2, 0.7; weighting plain" in html
+    assert '<th scope="row">operator.noise_hu</th><td>20</td>' in html
+    assert "views" not in html
+    assert not re.search(r"[{}]|&#x27;|None|<td>–</td>", html[html.index("<details>") :])
+
+
 def test_page_without_finite_scores_or_threshold_renders(detection: Detection) -> None:
     broken = replace(
         detection,
@@ -232,6 +246,34 @@ def test_window_follows_the_tissue_around_a_region(
 def test_pictures_without_a_region_are_of_soft_tissue() -> None:
     hu, _, _ = chest_slice()
     assert window_around(hu, np.zeros(hu.shape, dtype=bool)) is SOFT_TISSUE
+
+
+def test_each_mark_of_the_curve_lies_on_the_slice_that_shows_the_finding(detection: Detection) -> None:
+    """The first finding has its centre far from its peak; the second is not the highest on any slice."""
+    slices = [replace(s, score=float(score)) for s, score in zip(detection.slices, (9, 1, 2, 4, 3, 1), strict=True)]
+    z = [s.position_mm for s in slices]
+    findings = (
+        Finding(1, 9.0, 0.01, (0.0, 0.0, z[1]), 1.0, (0, 2)),
+        Finding(2, 2.5, 0.01, (0.0, 0.0, z[4] + 0.2), 1.0, (3, 5)),
+    )
+    html = score_curve(replace(detection, slices=tuple(slices), findings=findings))
+    line = re.search(r'<polyline class="curve" points="([^"]+)"', html)
+    assert line is not None
+    points = [tuple(map(float, point.split(","))) for point in line[1].split()]
+    marks = re.findall(r'<circle class="mark" cx="([^"]+)" cy="([^"]+)"', html)
+    assert [tuple(map(float, mark)) for mark in marks] == [points[0], points[4]]
+
+
+def test_the_page_of_a_pacs_shows_the_same_slices_on_the_same_scale(tmp_path: Path, detection: Detection) -> None:
+    write_results(detection, tmp_path / "out")
+    written = read_written(tmp_path / "out")
+    assert score_top(written.slices, written.findings, written.threshold) == score_scale_top(detection)
+    heights = [shown_slice(written.slices, finding).position_mm for finding in written.findings]
+    assert heights == pytest.approx([row.z_mm for row in picture_rows(detection, [1, 2])], abs=1e-6)
+    html = unescape(render_report(detection))
+    for finding in written.findings:
+        x, y, z = (f"{v:.0f}".replace("-", "−") for v in finding.centroid_lps_mm)
+        assert f"centre x\u00a0{x}, y\u00a0{y}, z\u00a0{z}\u00a0mm</h3>" in html
 
 
 def test_colour_scale_gets_steadily_lighter() -> None:
