@@ -27,7 +27,7 @@ th:first-child, td:first-child { text-align: left; }
 .findings th:first-child { width: 56px; }
 .findings td { padding-right: 0; } .findings th { padding-right: 0; }
 section > details { margin-top: 10px; }
-table + .small, details + .small { margin-top: 8px; }
+.wide + .small, details + .small { margin-top: 8px; }
 .facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 .curve-plot { display: block; width: 100%; height: auto; background: var(--panel); border-radius: 6px; }
 .axis { stroke: var(--soft); stroke-width: 1; }
@@ -52,7 +52,7 @@ figcaption { margin-top: 4px; text-align: center; }
 .picture { position: relative; background: #000; line-height: 0; }
 .picture img { width: 100%; height: auto; }
 .side, .scale { position: absolute; font-size: 12px; line-height: 1; color: #d9dee4;
-  text-shadow: 0 0 3px #000, 0 0 3px #000; }
+  text-shadow: 0 0 3px #000, 0 0 3px #000, 0 0 5px #000, 0 0 5px #000; }
 .right { left: 5px; top: calc(50% - 6px); }
 .left { right: 5px; top: calc(50% - 6px); }
 .front { top: 5px; left: calc(50% - 4px); }
