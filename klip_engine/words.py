@@ -10,7 +10,12 @@ def counted(count: int, noun: str) -> str:
 
 def slices_from_to(first: int, last: int) -> str:
     """A range of slices, both ends included: "slice 4", "slices 4-6"."""
-    return f"slice {first}" if first == last else f"slices {first}-{last}"
+    return f"{'slice' if first == last else 'slices'} {range_text(first, last)}"
+
+
+def range_text(first: int, last: int) -> str:
+    """A range without its noun, both ends included: "4", "4-6"."""
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def install_extra(extra: str) -> str:

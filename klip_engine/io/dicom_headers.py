@@ -192,9 +192,14 @@ def damaged(path: Path) -> InputError:
 
 def texts(value: Any) -> tuple[str, ...]:
     """The values of a text attribute in capitals, whether it has none, one or several."""
+    return tuple(one.upper() for one in stored_texts(value))
+
+
+def stored_texts(value: Any) -> tuple[str, ...]:
+    """The same as they were stored, without the blanks around them."""
     if value in (None, ""):
         return ()
-    return tuple(str(one).strip().upper() for one in ([value] if isinstance(value, str) else value))
+    return tuple(str(one).strip() for one in ([value] if isinstance(value, str) else value))
 
 
 def pseudonym(uid: str) -> str:

@@ -18,6 +18,7 @@ from klip_engine.io.series_choice import Choice, choose_series
 from klip_engine.io.series_facts import Series, series_of
 from klip_engine.io.slice_stack import SliceStack, check_size, read_stack
 from klip_engine.volume import CTVolume
+from klip_engine.words import counted
 
 __all__ = ["Study", "open_study", "read_dicom"]
 
@@ -123,7 +124,8 @@ def _without_copies(files: Sequence[FileHeader]) -> tuple[list[FileHeader], tupl
             proof = str(file.path) if len(alike) == 1 else hashlib.sha256(file.path.read_bytes()).digest()
             kept.setdefault(proof, file)
     copies = len(files) - len(kept)
-    notice = (f"{copies} files are exact copies of others and were left out.",) if copies else ()
+    told = "is an exact copy of another and was" if copies == 1 else "are exact copies of others and were"
+    notice = (f"{counted(copies, 'file')} {told} left out.",) if copies else ()
     return list(kept.values()), notice
 
 

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from klip_engine.errors import InputError
 from klip_engine.io.dicom_enhanced import frame_groups
-from klip_engine.io.dicom_headers import CT_IMAGE, FileHeader, parsing, texts
+from klip_engine.io.dicom_headers import CT_IMAGE, FileHeader, parsing, stored_texts, texts
 
 _ORIENTATION_TOLERANCE = 1e-2
 _LARGEST_MATRIX = 8192
@@ -33,8 +33,8 @@ class SliceHeader:
     pixel; row, column: LPS unit vectors along increasing column index and increasing row index; spacing: mm
     along (x = columns, y = rows); size: pixels along (x, y); thickness: mm or None; slope, intercept: from
     stored values to HU; tilt: declared gantry tilt in degrees, 0 where none is declared; image_type: ImageType or
-    FrameType; kernel: ConvolutionKernel, empty where missing; stack, phase: the stack and the temporal position
-    or cardiac phase it belongs to, empty where there is only one.
+    FrameType; kernel: ConvolutionKernel as stored, empty where missing; stack, phase: the stack and the temporal
+    position or cardiac phase it belongs to, empty where there is only one.
     """
 
     path: Path
@@ -118,7 +118,7 @@ def _slice(file: FileHeader, frame: int | None, groups: Sequence[Dataset]) -> Sl
         )
     thickness = _find(groups, "SliceThickness")
     slope, intercept = _rescale(groups, where)
-    kernel = texts(_find(groups, "ConvolutionKernel"))
+    kernel = stored_texts(_find(groups, "ConvolutionKernel"))
     image_type = texts(_find(groups, "FrameType") or _find(groups, "ImageType"))
     technique = texts(_find(groups, "VolumeBasedCalculationTechnique"))
     return SliceHeader(

@@ -17,6 +17,7 @@ from klip_engine.io.report_parts import (
     findings_section,
     notices,
     number_text,
+    p_value_sentence,
     p_value_text,
     page,
     threshold_sentence,
@@ -53,7 +54,7 @@ def _summary(detection: PhotographDetection) -> str:
         f'<section class="summary"><p class="lead">{escape(sentence)}</p>'
         "<p>The score says how strongly the measurement pulls the reconstruction away from what the model expects "
         "at that place; 0 means not at all.</p>"
-        f"<p>{escape(threshold_sentence(detection, 'pictures'))}</p></section>"
+        f"<p>{escape(threshold_sentence(detection))}</p></section>"
     )
 
 
@@ -112,8 +113,8 @@ def _table(detection: PhotographDetection) -> str:
     return findings_section(
         ("No.", "score", "p-value", "column", "row", "pixels"),
         [_finding_row(finding) for finding in detection.findings],
-        "Column and row are the centre in pixels from the upper left, counted from 0. The p-value "
-        "is the share of pictures drawn from the model that reach this score somewhere.",
+        "Column and row are the centre in pixels from the upper left, counted from 0. "
+        f"{p_value_sentence(detection)}",
     )
 
 

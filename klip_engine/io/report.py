@@ -12,6 +12,7 @@ from klip_engine.io.report_parts import (
     findings_section,
     notices,
     number_text,
+    p_value_sentence,
     p_value_text,
     page,
     threshold_sentence,
@@ -24,7 +25,7 @@ from klip_engine.io.report_pictures import (
     picture_rows,
 )
 from klip_engine.io.score_curve import score_curve
-from klip_engine.words import counted, slices_from_to
+from klip_engine.words import counted, range_text, slices_from_to
 
 _SHOWN = 8
 _SCALE_BAR_MM = 50.0
@@ -36,7 +37,7 @@ def render_report(detection: Detection) -> str:
         [
             _summary(detection),
             notices(detection),
-            f"<section><h2>Score along the body</h2>{score_curve(detection)}</section>",
+            f'<section><h2>Score along the body</h2><div class="wide">{score_curve(detection)}</div></section>',
             _table(detection),
             _pictures(detection),
             details(detection),
@@ -73,8 +74,7 @@ def _table(detection: Detection) -> str:
         ("No.", "score", "p-value", "x (mm)", "y (mm)", "z (mm)", "volume (ml)", "slices"),
         [_finding_row(finding) for finding in detection.findings],
         "x, y and z are the centre in patient coordinates (LPS): x grows to the patient’s "
-        "left, y to the back, z to the head. The p-value is the share of slices drawn from that model that reach "
-        f"this score somewhere. {_slice_numbering(detection)}",
+        f"left, y to the back, z to the head. {p_value_sentence(detection)} {_slice_numbering(detection)}",
     )
 
 
@@ -94,7 +94,7 @@ def _finding_row(finding: Finding) -> str:
         p_value_text(finding.p_value),
         *(number_text(v, 1) for v in finding.centroid_lps_mm),
         number_text(finding.volume_ml, 2),
-        str(first) if first == last else f"{first}–{last}",
+        range_text(first, last),
     ]
     return f"<tr><td>{label}</td>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
 
@@ -104,7 +104,8 @@ def _pictures(detection: Detection) -> str:
     if shown:
         rows = picture_rows(detection, [f.label for f in shown])
         titles = [
-            f"Finding {f.label}: score {number_text(f.score)}, p {p_value_text(f.p_value)}, {_slices(f)}"
+            f"Finding {f.label}: score {number_text(f.score)}, p {p_value_text(f.p_value)}, {_slices(f)}, "
+            f"centre {_place(f)}"
             for f in shown
         ]
         heading = "Findings in pictures"
@@ -135,12 +136,12 @@ def _row(row: PictureRow, title: str) -> str:
             f'src="data:image/png;base64,{data}">'
             '<span class="side right">R</span><span class="side left">L</span>'
             '<span class="side front">A</span><span class="side back">P</span>'
-            f'<span class="scale" style="width:{bar:.2f}%">{_SCALE_BAR_MM / 10:g} cm</span></div>'
+            f'<span class="scale" style="width:{bar:.2f}%"><b>{_SCALE_BAR_MM / 10:g} cm</b></span></div>'
             f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         )
     return (
         f"<article{anchor}><h3>{escape(title)}</h3>"
-        f'<p class="small">Axial slice at z = {number_text(row.z_mm, 1)} mm · {escape(window)}</p>'
+        f'<p class="small">Axial slice shown: z\u00a0{number_text(row.z_mm, 1)}\u00a0mm · {escape(window)}</p>'
         f'<div class="row">{"".join(figures)}</div></article>'
     )
 

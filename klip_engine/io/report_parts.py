@@ -10,6 +10,7 @@ from typing import Any
 from klip_engine.detection import NOTICE, Detection
 from klip_engine.io.report_pictures import SCORE_COLOURS, score_scale_top
 from klip_engine.io.report_style import STYLE
+from klip_engine.io.usual_slices import rate_text, rate_used, usual_slices
 from klip_engine.version import __version__
 
 _ROWS = 12
@@ -37,13 +38,22 @@ def page(sections: Sequence[str]) -> str:
     )
 
 
-def threshold_sentence(detection: Detection, shown: str = "slices") -> str:
+def threshold_sentence(detection: Detection) -> str:
     """What is marked, and how often that happens where nothing is wrong."""
-    rate = detection.settings.get("false_alarms")
+    count = len(detection.null_maxima)
     marked = f"Places with a score above {number_text(detection.threshold)} are marked"
-    if not isinstance(rate, int | float):
+    if rate_used(detection.settings, count) is None:
         return f"{marked}; no rate of false alarms is known for this threshold."
-    return f"{marked}; on {shown} drawn from the model itself this happens in {100 * rate:.3g} % of the {shown}."
+    return (
+        f"{marked}. What is usual was counted on {usual_slices(detection.settings, count)}: of these, at most "
+        f"{rate_text(detection.settings, count)} have such a place."
+    )
+
+
+def p_value_sentence(detection: Detection) -> str:
+    """What the p-values of the table are shares of."""
+    usual = usual_slices(detection.settings, len(detection.null_maxima))
+    return f"The p-value is the share of what is usual ({usual}) that reaches this score somewhere."
 
 
 def notices(detection: Detection) -> str:
@@ -80,20 +90,26 @@ def colour_bar(detection: Detection) -> str:
 
 
 def findings_section(headings: Sequence[str], rows: Sequence[str], note: str) -> str:
-    """The table of findings, its <tr> rows the strongest first, with a note below; empty without rows."""
+    """The table of findings, its <tr> rows the strongest first, with a note below; empty without rows.
+
+    headings and rows are HTML, the note is plain text.
+    """
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
 
-    def table(some: Sequence[str]) -> str:
+    def table_of(some: Sequence[str]) -> str:
         body = "\n".join(some)
-        return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        table = f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="wide">{table}</div>'
 
     folded = ""
     if len(rows) > _ROWS:
-        weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table(rows[_ROWS:])}"
+        weaker = f"<summary>{len(rows) - _ROWS} weaker findings</summary>{table_of(rows[_ROWS:])}"
         folded = f"<details>{weaker}</details>"
-    return f'<section><h2>Findings</h2>{table(rows[:_ROWS])}{folded}<p class="small">{note}</p></section>'
+    return (
+        f'<section><h2>Findings</h2>{table_of(rows[:_ROWS])}{folded}<p class="small">{escape(note)}</p></section>'
+    )
 
 
 def details(detection: Detection) -> str:
@@ -114,16 +130,28 @@ def details(detection: Detection) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as rows: ('sampling.steps', '20')."""
+    """Nested settings as rows, those without a value left out: ('sampling.steps', '20'), ('score.terms 1', ...)."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list | tuple):
-        yield prefix, ", ".join(str(v) for v in value)
-    elif isinstance(value, float):
-        yield prefix, f"{value:.6g}"
-    else:
-        yield prefix, "–" if value is None else str(value)
+    elif isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
+        for number, one in enumerate(value, start=1):
+            yield f"{prefix} {number}", _in_words(one)
+    elif value not in (None, "") and value not in ([], (), {}):
+        yield prefix, _in_words(value)
+
+
+def _in_words(value: Any) -> str:
+    """One setting on one line: "window 0.02, 0.08; weighting coherent"."""
+    if isinstance(value, dict):
+        return "; ".join(
+            f"{str(key).replace('_', ' ')} {_in_words(one)}" for key, one in value.items() if one is not None
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def p_value_text(p_value: float | None) -> str:

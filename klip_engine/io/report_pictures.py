@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from klip_engine.detection import Detection
+from klip_engine.detection import Detection, Finding
+from klip_engine.io.picture_window import Window, window_around
+from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
 
 PIXEL_MM = 1.0
 _MARGIN_MM = 12.0
-_LUNG_BELOW_HU = -300.0
 THIS_FINDING = (255, 176, 32)
 OTHER_FINDINGS = (92, 190, 255)
 _TINT = 0.22
@@ -50,24 +51,6 @@ SCORE_COLOURS: tuple[tuple[int, int, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Window:
-    """A grey-scale window in HU: black at level - width / 2, white at level + width / 2."""
-
-    name: str
-    width: float
-    level: float
-
-    def grey(self, hu: FloatArray) -> npt.NDArray[np.uint8]:
-        """HU of any shape to grey values 0..255."""
-        unit = (hu - (self.level - self.width / 2)) / self.width
-        return np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
-
-
-SOFT_TISSUE = Window("soft tissue", 400, 40)
-LUNG = Window("lung", 1500, -600)
-
-
-@dataclass(frozen=True)
 class Picture:
     """One picture of a row: what it shows, and the PNG file."""
 
@@ -91,20 +74,19 @@ class PictureRow:
 
 
 def picture_rows(detection: Detection, labels: Sequence[int]) -> list[PictureRow]:
-    """One row per finding, on the axial slice of its peak."""
-    return [_row(detection, label, _peak(detection, label)) for label in labels]
+    """One row per finding, on the axial slice of `shown_slice`."""
+    findings = {finding.label: finding for finding in detection.findings}
+    return [_row(detection, label, _height(detection, findings[label])) for label in labels]
 
 
 def highest_slice(detection: Detection) -> PictureRow:
     """The slice with the highest score anywhere, for a detection without findings."""
-    return _row(detection, None, int(_finite(detection.working.score).max(axis=(1, 2)).argmax()))
+    return _row(detection, None, _height(detection, None))
 
 
 def score_scale_top(detection: Detection) -> float:
-    """The score at the bright end of the colour scale: the highest one, and never below the threshold."""
-    highest = float(_finite(detection.working.score).max(initial=0.0))
-    threshold = detection.threshold if math.isfinite(detection.threshold) else 0.0
-    return max(highest, threshold) or 1.0
+    """The score at the bright end of the colour scale."""
+    return score_top(detection.slices, detection.findings, detection.threshold)
 
 
 def png_bytes(array: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
@@ -122,6 +104,15 @@ def score_rgb(score: FloatArray, top: float) -> npt.NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
+def _height(detection: Detection, finding: Finding | None) -> int:
+    """The working slice to show."""
+    shown = shown_slice(detection.slices, finding)
+    if shown is None:
+        return 0
+    z = detection.working.geometry.to_index((0, 0, shown.position_mm))[2]
+    return int(np.clip(round(float(z)), 0, detection.working.geometry.size[2] - 1))
+
+
 def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     working = detection.working
     display = _display_grid(detection, z)
@@ -132,7 +123,8 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
         measured = on_display(working.measured, working.geometry, display, AIR_HU)
     reconstruction = on_display(working.reconstruction, working.geometry, display, AIR_HU)
     score = on_display(_finite(working.score[z : z + 1]), slice_of(working.geometry, z), display, 0.0)
-    window = _window(detection, label)
+    this, others = _masks(detection, label, z, display)
+    window = window_around(measured, this)
     grey = window.grey(measured)
     coloured = score_rgb(score, score_scale_top(detection))
     body = smooth_mask(working.body[z : z + 1], slice_of(working.geometry, z), display)
@@ -143,29 +135,9 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
         Picture("Score", png_bytes(coloured)),
     ]
     if label is not None:
-        pictures.append(Picture("Overlay", png_bytes(overlay(grey, *_masks(detection, label, z, display)))))
+        pictures.append(Picture("Overlay", png_bytes(overlay(grey, this, others))))
     z_mm = float(working.geometry.to_lps((0, 0, z))[2])
     return PictureRow(label, z_mm, display.size[0] * PIXEL_MM, window, tuple(pictures))
-
-
-def _peak(detection: Detection, label: int) -> int:
-    """Working slice on which a finding has its highest score."""
-    working = detection.working
-    inside = working.regions == label
-    if inside.any():
-        scores = np.where(inside, _finite(working.score), -np.inf)
-        return int(scores.max(axis=(1, 2)).argmax())
-    finding = next(f for f in detection.findings if f.label == label)
-    z = working.geometry.to_index(finding.centroid_lps_mm)[2]
-    return int(np.clip(round(float(z)), 0, working.geometry.size[2] - 1))
-
-
-def _window(detection: Detection, label: int | None) -> Window:
-    working = detection.working
-    inside = working.regions == label if label is not None else np.zeros(0, dtype=bool)
-    if inside.any() and float(working.measured[inside].mean()) < _LUNG_BELOW_HU:
-        return LUNG
-    return SOFT_TISSUE
 
 
 def _display_grid(detection: Detection, z: int) -> Geometry:
@@ -211,11 +183,11 @@ def slice_of(geometry: Geometry, first: int, count: int = 1) -> Geometry:
     return replace(geometry, size=size, origin=(float(x), float(y), float(z)))
 
 
-def _masks(detection: Detection, label: int, z: int, display: Geometry) -> tuple[BoolArray, BoolArray]:
+def _masks(detection: Detection, label: int | None, z: int, display: Geometry) -> tuple[BoolArray, BoolArray]:
     """This finding and all others on the display slice [y, x]."""
     regions = detection.working.regions[z : z + 1]
     geometry = slice_of(detection.working.geometry, z)
-    this = regions == label
+    this = regions == label if label is not None else np.zeros_like(regions, dtype=bool)
     others = (regions > 0) & ~this
     return smooth_mask(this, geometry, display), smooth_mask(others, geometry, display)
 

@@ -23,11 +23,11 @@ th, td { padding: 5px 16px 5px 0; text-align: right; border-bottom: 1px solid va
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
-.findings { table-layout: fixed; width: 100%; max-width: 760px; }
+.findings { table-layout: fixed; width: 100%; min-width: 620px; max-width: 760px; }
 .findings th:first-child { width: 56px; }
 .findings td { padding-right: 0; } .findings th { padding-right: 0; }
 section > details { margin-top: 10px; }
-table + .small, details + .small { margin-top: 8px; }
+.wide + .small, details + .small { margin-top: 8px; }
 .facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 .curve-plot { display: block; width: 100%; height: auto; background: var(--panel); border-radius: 6px; }
 .axis { stroke: var(--soft); stroke-width: 1; }
@@ -52,19 +52,21 @@ figcaption { margin-top: 4px; text-align: center; }
 .picture { position: relative; background: #000; line-height: 0; }
 .picture img { width: 100%; height: auto; }
 .side, .scale { position: absolute; font-size: 12px; line-height: 1; color: #d9dee4;
-  text-shadow: 0 0 3px #000, 0 0 3px #000; }
+  text-shadow: 0 0 3px #000, 0 0 3px #000, 0 0 5px #000, 0 0 5px #000; }
 .right { left: 5px; top: calc(50% - 6px); }
 .left { right: 5px; top: calc(50% - 6px); }
 .front { top: 5px; left: calc(50% - 4px); }
 .back { bottom: 5px; left: calc(50% - 4px); }
-.scale { left: 6px; bottom: 6px; padding-bottom: 3px; border-bottom: 2px solid #d9dee4; text-align: center;
-  white-space: nowrap; }
+.scale { left: 6px; bottom: 6px; height: 2px; background: #d9dee4; box-shadow: 0 0 0 1px #000; }
+.scale b { position: absolute; left: -1px; bottom: 5px; padding: 2px 4px; border-radius: 3px; font-weight: 400;
+  background: rgb(0 0 0 / 75%); white-space: nowrap; }
+.wide { overflow-x: auto; }
 details { margin-top: 32px; }
 details h3 { margin: 16px 0 4px; }
 summary { cursor: pointer; font-weight: 600; }
 footer { margin-top: 32px; border-top: 1px solid var(--line); padding-top: 10px; }
 @media (max-width: 720px) { body { padding: 16px; } .row { grid-template-columns: repeat(2, 1fr); }
-  .legend { display: block; } section { overflow-x: auto; } }
+  .legend { display: block; } .curve-plot { min-width: 640px; } .colour-bar { max-width: 100%; } }
 @media print { :root { color-scheme: light; --page: #fff; --panel: #fff; --line: #c9ced6; --ink: #111;
     --soft: #444; --curve: #1f5f8b; --accent: #a85f00; --warn: #9c2f10; }
   body { max-width: none; padding: 0; font-size: 11pt; }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from klip_engine.detection import Detection, SliceScore
+from klip_engine.detection import Detection, Finding, SliceScore
+from klip_engine.io.shown_slice import shown_slice
 
 _WIDTH, _HEIGHT = 1100, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 40, 52
@@ -46,7 +48,7 @@ def score_curve(detection: Detection) -> str:
         *_grid(axes, slices),
         *_curve(axes, slices),
         *_threshold(axes, detection.threshold),
-        *_marks(axes, detection),
+        *_marks(axes, detection.findings, slices),
         "</svg>",
     ]
     return "\n".join(parts)
@@ -54,7 +56,7 @@ def score_curve(detection: Detection) -> str:
 
 def _axes(slices: list[SliceScore], detection: Detection) -> _Axes:
     positions = [s.position_mm for s in slices]
-    scores = [s.score for s in slices] + [f.score for f in detection.findings if math.isfinite(f.score)]
+    scores = [s.score for s in slices]
     if math.isfinite(detection.threshold):
         scores.append(detection.threshold)
     margin = 5.0 if positions[0] == positions[-1] else 0.01 * (positions[-1] - positions[0])
@@ -127,20 +129,22 @@ def _threshold(axes: _Axes, threshold: float) -> list[str]:
     ]
 
 
-def _marks(axes: _Axes, detection: Detection) -> list[str]:
-    """A ring at the height and score of each finding, the strongest with their labels."""
+def _marks(axes: _Axes, findings: Sequence[Finding], slices: list[SliceScore]) -> list[str]:
+    """A ring around the slice of each finding, which may have several; the strongest with their labels."""
+    shown: dict[SliceScore, list[Finding]] = {}
+    for finding in findings:
+        if (one := shown_slice(slices, finding)) is not None:
+            shown.setdefault(one, []).append(finding)
     parts = []
-    for finding in detection.findings:
-        if not math.isfinite(finding.score):
-            continue
-        z_mm = min(max(finding.centroid_lps_mm[2], axes.z[0]), axes.z[1])
-        x, y = axes.x_of(z_mm), axes.y_of(finding.score)
-        title = f"finding {finding.label}: score {finding.score:.3g}"
+    for one, several in shown.items():
+        x, y = axes.x_of(one.position_mm), axes.y_of(one.score)
+        title = "; ".join(f"finding {f.label}: score {f.score:.3g}" for f in several)
         parts.append(
             f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(title)}</title></circle>'
         )
-        if finding.label <= _NUMBERED:
-            parts.append(f'<text class="mark-label" x="{x + 8:.1f}" y="{y + 4:.1f}">{finding.label}</text>')
+        labels = ", ".join(str(f.label) for f in several if f.label <= _NUMBERED)
+        if labels:
+            parts.append(f'<text class="mark-label" x="{x + 8:.1f}" y="{y + 4:.1f}">{labels}</text>')
     return parts
 
 

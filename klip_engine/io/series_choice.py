@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from klip_engine.errors import InputError, UsageError
 from klip_engine.io.kernels import Sharpness, sharpness
 from klip_engine.io.series_facts import Series
+from klip_engine.words import counted
 
 THIN_ENOUGH_MM = 5.0
 """Slices farther apart are passed over: a prior of 3 mm slices would see mostly interpolation."""
@@ -58,7 +59,7 @@ class Choice:
     def notice(self) -> str:
         """What was chosen and why not the others, for the result."""
         series = self.chosen
-        facts = [series.plane, f"{series.count} slices"]
+        facts = [series.plane, counted(series.count, "slice")]
         facts += [f"{series.spacing_mm:.2f} mm apart"] if series.spacing_mm else []
         facts += [f"kernel {series.kernel}"] if series.kernel else []
         reasons = [f"{self._named(other)} ({reason})" for other, reason in self.others[:_LISTED]]
@@ -114,7 +115,7 @@ def _wanted(found: Sequence[Series], wanted: str, name: str) -> Series:
 
 def _is_scan(series: Series, left: Sequence[Series]) -> str:
     if not series.slices and all(file.is_localizer for file in series.files):
-        return "localizer"
+        return "localizer, a scout view"
     return "a picture made from a scan" if _PICTURES & set(series.image_type) else ""
 
 
@@ -149,7 +150,7 @@ def _is_soft(series: Series, left: Sequence[Series]) -> str:
 
 
 def _has_most_slices(series: Series, left: Sequence[Series]) -> str:
-    return f"only {series.count} slices" if series.count < max(other.count for other in left) else ""
+    return f"only {counted(series.count, 'slice')}" if series.count < max(other.count for other in left) else ""
 
 
 RULES: tuple[Rule, ...] = (

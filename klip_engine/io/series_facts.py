@@ -51,8 +51,8 @@ class Series:
 
     @property
     def count(self) -> int:
-        """Slices, as far as the headers tell."""
-        return len(self.slices) or sum(file.slices for file in self.files)
+        """Slices, as far as the headers tell; of a series of scout views their number."""
+        return len(self.slices) or sum(file.slices for file in self.files) or self.localizers
 
     @property
     def image_type(self) -> tuple[str, ...]:

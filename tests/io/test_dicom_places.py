@@ -272,6 +272,11 @@ def test_copies_of_files_are_left_out_with_a_notice(tmp_path: Path, series: list
     assert loaded.notices == ("6 files are exact copies of others and were left out.",)
 
 
+def test_one_copy_is_one_file(tmp_path: Path, series: list[Path]) -> None:
+    shutil.copy(series[0], tmp_path / "series" / "again.dcm")
+    assert read_ct(tmp_path / "series").notices == ("1 file is an exact copy of another and was left out.",)
+
+
 def test_files_that_share_their_uid_but_not_their_bytes_are_all_read(tmp_path: Path) -> None:
     def same(dataset: pydicom.Dataset, k: int) -> None:
         dataset.SOPInstanceUID = "1.2.3"

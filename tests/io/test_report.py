@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klip_engine.detection import NOTICE, Detection
-from klip_engine.io import png_bytes, render_report
-from klip_engine.io.report_pictures import LUNG, SOFT_TISSUE, picture_rows, score_rgb
+from klip_engine.detection import NOTICE, Detection, Finding
+from klip_engine.io import png_bytes, render_report, write_results
+from klip_engine.io.dicom_results import read_written
+from klip_engine.io.picture_window import LUNG, SOFT_TISSUE, Window, window_around
+from klip_engine.io.report_pictures import picture_rows, score_rgb, score_scale_top
+from klip_engine.io.score_curve import score_curve
+from klip_engine.io.shown_slice import score_top, shown_slice
+from klip_engine.scoring.null import NullDistribution
 from klip_engine.volume import CTVolume, Geometry
 
 VOID = {"meta", "img", "br"}
@@ -71,7 +76,7 @@ def test_page_is_well_formed_and_self_contained(
 def test_notice_and_summary_come_first(detection: Detection) -> None:
     html = render_report(detection)
     assert html.index(NOTICE) < html.index("2 suspicious regions in 2 of 6 slices") < html.index("<svg")
-    assert "in 5 % of the slices" in html
+    assert "of these, at most 20 % (5 % was asked for) have such a place" in html  # 4 null slices: 1 in 5
     assert "above 1.50 are marked" in html
 
 
@@ -80,6 +85,25 @@ def test_nothing_found_is_said_plainly(detection_with: Callable[..., Detection])
     assert "Nothing in 6 slices scores above the threshold of 1.50" in html
     assert "does not mean that the scan is normal" in html
     assert "Overlay" not in html
+
+
+@pytest.mark.parametrize("source", ["123 slices of 90 healthy scans", "24 slices drawn from the prior"])
+def test_the_slices_behind_the_rate_are_named_as_they_are(
+    detection_with: Callable[..., Detection], source: str
+) -> None:
+    null = NullDistribution(tuple(np.linspace(0.1, 1.0, 123).tolist()), (), {})
+    settings = {"false_alarms": 0.2, "null": {"source": source}}
+    html = render_report(detection_with(settings=settings, null_maxima=null.maxima, threshold=null.threshold(0.2)))
+    assert f"counted on {source}: of these, at most 20 % have such a place" in html
+    assert f"the share of what is usual ({source}) that reaches" in html
+    assert ("from the prior" in html) == ("prior" in source)
+    assert "from the model" not in html
+
+
+def test_the_rate_that_was_used_is_stated(detection_with: Callable[..., Detection]) -> None:
+    null = NullDistribution(tuple(np.linspace(0.1, 1.0, 123).tolist()), (), {})
+    html = render_report(detection_with(settings={"false_alarms": 0.001}, null_maxima=null.maxima))
+    assert f"at most {100 * null.finest_rate:.3g} % (0.1 % was asked for)" in html
 
 
 def test_unknown_p_values_and_rates_are_said(detection_with: Callable[..., Detection]) -> None:
@@ -110,6 +134,17 @@ def test_settings_are_folded_and_complete(detection: Detection) -> None:
     details = html[html.index("<details>") :]
     for text in ("sampling.steps", "network_evaluations", "240", "ab12", "NRRD"):
         assert text in details
+
+
+def test_settings_are_words_and_only_those_with_a_value(detection_with: Callable[..., Detection]) -> None:
+    terms = [{"window": [0.02, 0.08], "weighting": "coherent"}, {"window": [0.2, 0.7], "weighting": "plain"}]
+    settings = {"operator": {"views": None, "add_noise": False, "noise_hu": 20.0}, "score": {"terms": terms}}
+    html = render_report(detection_with(settings=settings))
+    assert "window 0.02, 0.08; weighting coherent" in html
+    assert "window 0.2, 0.7; weighting plain" in html
+    assert '<th scope="row">operator.noise_hu</th><td>20</td>' in html
+    assert "views" not in html
+    assert not re.search(r"[{}]|&#x27;|None|<td>–</td>", html[html.index("<details>") :])
 
 
 def test_page_without_finite_scores_or_threshold_renders(detection: Detection) -> None:
@@ -180,12 +215,65 @@ def test_patient_left_is_on_the_right_and_back_is_below(
     assert row.width_mm == pictures["Input"].shape[1]
 
 
-def test_window_follows_the_tissue_of_the_region(detection: Detection) -> None:
-    soft = np.full_like(detection.working.measured, 40.0)
-    lung = np.full_like(detection.working.measured, -800.0)
-    for measured, window in ((soft, SOFT_TISSUE), (lung, LUNG)):
-        changed = replace(detection, working=replace(detection.working, measured=measured))
-        assert picture_rows(changed, [1])[0].window is window
+def chest_slice() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU [y, x] of 1 mm: a body of soft tissue in air with a lung of 60 mm radius; x and y of its pixels."""
+    y, x = np.indices((260, 360))
+    hu = np.full(y.shape, -1000.0, dtype=np.float32)
+    hu[((x - 180) / 160) ** 2 + ((y - 130) / 110) ** 2 < 1] = 40.0
+    hu[(x - 110) ** 2 + (y - 130) ** 2 < 60**2] = -850.0
+    return hu, x, y
+
+
+@pytest.mark.parametrize(
+    ("centre", "radius", "hu_inside", "window"),
+    [
+        ((110, 130), 8, 40.0, LUNG),  # a solid nodule in lung
+        ((110, 130), 8, -850.0, LUNG),
+        ((250, 130), 15, -1000.0, SOFT_TISSUE),  # gas in the abdomen
+        ((250, 130), 8, 40.0, SOFT_TISSUE),
+        ((180, 24), 5, 40.0, SOFT_TISSUE),  # below the skin: half of what is around is air outside the body
+    ],
+)
+def test_window_follows_the_tissue_around_a_region(
+    centre: tuple[int, int], radius: int, hu_inside: float, window: Window
+) -> None:
+    hu, x, y = chest_slice()
+    region = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
+    hu[region] = hu_inside
+    assert window_around(hu, region) is window
+
+
+def test_pictures_without_a_region_are_of_soft_tissue() -> None:
+    hu, _, _ = chest_slice()
+    assert window_around(hu, np.zeros(hu.shape, dtype=bool)) is SOFT_TISSUE
+
+
+def test_each_mark_of_the_curve_lies_on_the_slice_that_shows_the_finding(detection: Detection) -> None:
+    """The first finding has its centre far from its peak; the second is not the highest on any slice."""
+    slices = [replace(s, score=float(score)) for s, score in zip(detection.slices, (9, 1, 2, 4, 3, 1), strict=True)]
+    z = [s.position_mm for s in slices]
+    findings = (
+        Finding(1, 9.0, 0.01, (0.0, 0.0, z[1]), 1.0, (0, 2)),
+        Finding(2, 2.5, 0.01, (0.0, 0.0, z[4] + 0.2), 1.0, (3, 5)),
+    )
+    html = score_curve(replace(detection, slices=tuple(slices), findings=findings))
+    line = re.search(r'<polyline class="curve" points="([^"]+)"', html)
+    assert line is not None
+    points = [tuple(map(float, point.split(","))) for point in line[1].split()]
+    marks = re.findall(r'<circle class="mark" cx="([^"]+)" cy="([^"]+)"', html)
+    assert [tuple(map(float, mark)) for mark in marks] == [points[0], points[4]]
+
+
+def test_the_page_of_a_pacs_shows_the_same_slices_on_the_same_scale(tmp_path: Path, detection: Detection) -> None:
+    write_results(detection, tmp_path / "out")
+    written = read_written(tmp_path / "out")
+    assert score_top(written.slices, written.findings, written.threshold) == score_scale_top(detection)
+    heights = [shown_slice(written.slices, finding).position_mm for finding in written.findings]
+    assert heights == pytest.approx([row.z_mm for row in picture_rows(detection, [1, 2])], abs=1e-6)
+    html = unescape(render_report(detection))
+    for finding in written.findings:
+        x, y, z = (f"{v:.0f}".replace("-", "−") for v in finding.centroid_lps_mm)
+        assert f"centre x\u00a0{x}, y\u00a0{y}, z\u00a0{z}\u00a0mm</h3>" in html
 
 
 def test_colour_scale_gets_steadily_lighter() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def told(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "count": 20}, "localizer"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "count": 20}, "localizer, a scout view"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "MIP"], "count": 20}, "a picture made from a scan"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "count": 8}, "derived images"),
         ({"ImageType": ["ORIGINAL", "SECONDARY", "AXIAL"], "count": 8}, "derived images"),
@@ -59,7 +61,7 @@ def told(tmp_path: Path) -> str:
         ({"gap": 0.001, "count": 20}, "its slices make no complete volume"),
         ({"gap": 0.1, "count": 20}, "covers only 2 mm"),
         ({"gap": 7.5, "count": 2, "ConvolutionKernel": "B30f"}, "slices 7.5 mm apart"),
-        ({"ConvolutionKernel": "B70f", "count": 8}, "sharp kernel B70F"),
+        ({"ConvolutionKernel": "B70f", "count": 8}, "sharp kernel B70f"),
         ({"count": 5}, "only 5 slices"),
         ({}, "as good, but number 5 comes first"),
     ],
@@ -131,17 +133,28 @@ def test_several_studies_are_said(add, tmp_path: Path) -> None:
     assert "The CT series come from 2 studies" in read_ct(tmp_path / "study").notices[0]
 
 
+def test_info_counts_the_images_of_a_scout_and_says_what_it_is(add, tmp_path: Path, capsys) -> None:
+    add(5)
+    add(1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], count=1)
+    code, out, err = run_cli(capsys, "info", tmp_path / "study")
+    assert code == 0
+    scout = json.loads(out)["series"][0]
+    assert (scout["number"], scout["slices"], scout["chosen"]) == ("1", 1, False)
+    assert scout["reason"] == "localizer, a scout view"
+    assert re.search(r"^ *1 +\w+ +1 .* localizer, a scout view$", err, re.MULTILINE)
+
+
 def test_info_prints_the_series(add, tmp_path: Path, capsys) -> None:
     uid = generate_uid()
     add(5, ConvolutionKernel="B30f")
     add(7, ConvolutionKernel="B70f", uid=uid)
     code, out, err = run_cli(capsys, "info", tmp_path / "study")
     assert code == 0
-    assert '"reason": "sharp kernel B70F"' in out
+    assert '"reason": "sharp kernel B70f"' in out
     lines = [line for line in err.splitlines() if "axial" in line]
-    assert "B30F" in lines[0]
+    assert "B30f" in lines[0]
     assert lines[0].endswith("read")
-    assert lines[1].endswith("sharp kernel B70F")
+    assert lines[1].endswith("sharp kernel B70f")
     assert uid not in out + err
     assert "Secret" not in out + err
 

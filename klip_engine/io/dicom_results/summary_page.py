@@ -14,11 +14,9 @@ from PIL import Image, ImageDraw
 
 from klip_engine.detection import NOTICE, Finding
 from klip_engine.io.dicom_results.written import WrittenResults
+from klip_engine.io.picture_window import Window, window_around
 from klip_engine.io.report_parts import number_text, p_value_text
 from klip_engine.io.report_pictures import (
-    LUNG,
-    SOFT_TISSUE,
-    Window,
     on_display,
     overlay,
     score_rgb,
@@ -27,12 +25,13 @@ from klip_engine.io.report_pictures import (
     smooth_mask,
 )
 from klip_engine.io.score_picture import picture_font
+from klip_engine.io.shown_slice import score_top, shown_slice
+from klip_engine.io.usual_slices import rate_text
 from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, BoolArray, CTVolume, Geometry
 
 SHOWN = 4
 _WIDTH, _PICTURE, _MARGIN, _GAP = 1120, (346, 284), 20, 21
 _PAGE, _INK, _DIM, _WARNING = (20, 23, 27), (228, 231, 235), (160, 167, 176), (255, 196, 87)
-_LUNG_BELOW_HU = -300.0
 _AROUND_BODY_MM = 10.0
 _SCALE_BARS_MM = (50, 20, 10, 5, 2, 1)
 
@@ -45,7 +44,7 @@ def summary_page(results: WrittenResults, source: CTVolume) -> npt.NDArray[np.ui
     page = Image.new("RGB", (_WIDTH, header + rows * row_height + 34), _PAGE)
     draw = ImageDraw.Draw(page)
     _write_header(draw, results)
-    top = max(float(results.score.max()), results.threshold or 0.0) or 1.0
+    top = score_top(results.slices, results.findings, results.threshold)
     for number in range(rows):
         finding = shown[number] if shown else None
         _draw_row(page, draw, header + number * row_height, results, source, finding, top)
@@ -70,10 +69,11 @@ def _write_header(draw: ImageDraw.ImageDraw, results: WrittenResults) -> None:
     if count == 0:
         sentence += ". That does not mean that the scan is normal; the slice with the highest score is shown"
     _text(draw, (_MARGIN, 76), f"{sentence}.", 15, _INK)
-    rate = document.get("settings", {}).get("false_alarms")
+    settings = document.get("settings", {})
+    rate = rate_text(settings, len(document.get("null", {}).get("maxima", ())))
     prior = document.get("prior", {})
     facts = f"klip-engine {document.get('engine')}, prior {prior.get('name')} {str(prior.get('hash'))[:19]}"
-    _text(draw, (_MARGIN, 100), f"{facts}, accepted rate of false alarms {rate}", 13, _DIM)
+    _text(draw, (_MARGIN, 100), f"{facts}, rate of false alarms {rate}", 13, _DIM)
 
 
 def _draw_row(
@@ -86,11 +86,11 @@ def _draw_row(
     top: float,
 ) -> None:
     """Title and three pictures of a finding, or of the place of the highest score."""
-    peak = _peak(results, finding)
-    display = _display_grid(source, peak)
+    z_mm = _height(results, finding)
+    display = _display_grid(source, z_mm)
     hu = on_display(source.hu, source.geometry, display, AIR_HU)
     this, others = _masks(results, finding, display)
-    window = LUNG if finding is not None and this.any() and hu[this].mean() < _LUNG_BELOW_HU else SOFT_TISSUE
+    window = window_around(hu, this)
     grey = window.grey(hu)
     score = score_rgb(on_display(results.score, results.geometry, display, 0.0), top)
     pictures = (
@@ -98,14 +98,14 @@ def _draw_row(
         ("Overlay", overlay(grey, this, others)),
         ("Score", score),
     )
-    _text(draw, (_MARGIN, y), _title(finding, peak, window), 15, _INK)
+    _text(draw, (_MARGIN, y), _title(finding, z_mm, window), 15, _INK)
     for column, (name, rgb) in enumerate(pictures):
         left = _MARGIN + column * (_PICTURE[0] + _GAP)
         _paste(page, draw, (left, y + 24), name, rgb)
 
 
-def _title(finding: Finding | None, peak: npt.NDArray[np.float64], window: Window) -> str:
-    where = f"axial slice at z {number_text(float(peak[2]), 1)} mm, {window.name} window"
+def _title(finding: Finding | None, z_mm: float, window: Window) -> str:
+    where = f"axial slice at z {number_text(z_mm, 1)} mm, {window.name} window"
     if finding is None:
         return f"Below the threshold: {where}"
     x, y, z = (number_text(v, 0) for v in finding.centroid_lps_mm)
@@ -137,29 +137,24 @@ def _paste(
     _text(draw, (end + 7, base - 9), f"{length} mm", 13, _INK)
 
 
-def _peak(results: WrittenResults, finding: Finding | None) -> npt.NDArray[np.float64]:
-    """LPS mm of the highest score of a finding or of all; the finding's centre where no voxel shows it."""
-    if finding is None:
-        highest = np.argwhere(results.score == results.score.max())[0]
-        return results.geometry.to_lps(highest[::-1])
-    voxels = np.argwhere(results.regions == finding.label)
-    if not len(voxels):
-        return np.asarray(finding.centroid_lps_mm)
-    strongest = voxels[results.score[tuple(voxels.T)].argmax()]
-    return results.geometry.to_lps(strongest[::-1])
+def _height(results: WrittenResults, finding: Finding | None) -> float:
+    """LPS z in mm of the axial slice to show."""
+    shown = shown_slice(results.slices, finding)
+    if shown is not None:
+        return shown.position_mm
+    highest = np.argwhere(results.score == results.score.max())[0]
+    return float(results.geometry.to_lps(highest[::-1])[2] if finding is None else finding.centroid_lps_mm[2])
 
 
-def _display_grid(source: CTVolume, peak: npt.NDArray[np.float64]) -> Geometry:
-    """1 mm pixels around what is denser than air on the axial slice through a point."""
+def _display_grid(source: CTVolume, z_mm: float) -> Geometry:
+    """1 mm pixels around what is denser than air on the axial slice at this height."""
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (
         np.asarray(source.geometry.size) - 1
     )
     points = source.geometry.to_lps(corners)
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.maximum(np.ceil(high - low).astype(int), 1)
-    whole = Geometry(
-        (int(size[0]), int(size[1]), 1), (1.0, 1.0, 1.0), (float(low[0]), float(low[1]), float(peak[2]))
-    )
+    whole = Geometry((int(size[0]), int(size[1]), 1), (1.0, 1.0, 1.0), (float(low[0]), float(low[1]), z_mm))
     dense = on_display(source.hu, source.geometry, whole, AIR_HU) > BODY_THRESHOLD_HU
     if not dense.any():
         return whole

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from klip_engine.detection import Finding
+from klip_engine.detection import Finding, SliceScore
 from klip_engine.errors import InputError
 from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA
 from klip_engine.volume import FloatArray, Geometry
@@ -29,6 +29,12 @@ class WrittenResults:
     regions: npt.NDArray[np.uint16]
     findings: tuple[Finding, ...]
     threshold: float | None
+
+    @cached_property
+    def slices(self) -> tuple[SliceScore, ...]:
+        """The score of each working slice; those whose score is not known are left out."""
+        found = (SliceScore(**one) for one in self.document.get("slices", []))
+        return tuple(one for one in found if one.score is not None)
 
     @cached_property
     def labels_of_slices(self) -> tuple[frozenset[int], ...]:
@@ -53,8 +59,10 @@ def read_written(folder: Path) -> WrittenResults:
         raise InputError(f"klip.nrrd and regions.nrrd in {folder} do not belong together; run the detection again")
     try:
         findings = tuple(Finding.from_dict(one) for one in document["findings"])
-        return WrittenResults(document, geometry, score, regions, findings, document["threshold"])
-    except (KeyError, TypeError) as error:
+        written = WrittenResults(document, geometry, score, regions, findings, document["threshold"])
+        _ = written.slices  # damage is said here, not where they are first used
+        return written
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / FINDINGS_FILE} is damaged; run the detection again") from error
 
 
