@@ -16,6 +16,7 @@ from tests.pacs.sending import send
 from tests.pacs.studies import ct_study
 
 PEERS, STUDIES = 4, 20
+ROOT = Path(__file__).parents[2]
 
 
 def test_twenty_studies_from_four_peers(orthanc, running, tmp_path):
@@ -43,9 +44,13 @@ def test_twenty_studies_from_four_peers(orthanc, running, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory as Linux tells it")
 def test_memory_stays_bounded_while_much_is_received(tmp_path):
     """A process of its own with four peers that send 160 MB: its peak is told by the operating system."""
-    program = Path(__file__).with_name("receiving.py")
     ended = subprocess.run(
-        [sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-m", "tests.pacs.receiving", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
     )
     facts = json.loads(ended.stdout.splitlines()[-1])
     assert facts["received_mb"] > 150
