@@ -137,7 +137,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
         for number, one in enumerate(value, start=1):
             yield f"{prefix} {number}", _in_words(one)
-    elif value not in (None, "") and value not in ([], (), {}):
+    elif value is not None and str(value) not in ("", "()", "[]"):
         yield prefix, _in_words(value)
 
 
