@@ -36,7 +36,7 @@ def test_twenty_studies_from_four_peers(orthanc, running, tmp_path):
     for one in peers:
         one.join()
     assert statuses == [0] * (8 * STUDIES)
-    wait_for(lambda: service.journal.deliveries.counts() == {("pacs", "done"): STUDIES}, 90)
+    wait_for(lambda: service.journal.deliveries.counts() == {("pacs", "done"): STUDIES}, 240)
     for study in studies:
         assert len(orthanc.instances_by_modality(study[0].StudyInstanceUID)["SR"]) == 1
 
@@ -49,7 +49,7 @@ def test_memory_stays_bounded_while_much_is_received(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=True,
     )
     facts = json.loads(ended.stdout.splitlines()[-1])

@@ -33,7 +33,7 @@ def test_the_segmentation_in_orthanc_is_the_label_map_of_the_engine(orthanc, run
         config(state, by_store(orthanc), engine=engine), command=detect_command(engine, engine.objects)
     )
     assert send(study, service.listener.port) == [0] * 8
-    wait_for(lambda: service.journal.deliveries.counts() == {("pacs", "done"): 4}, 120)
+    wait_for(lambda: service.journal.deliveries.counts() == {("pacs", "done"): 4}, 400)
     uid = study[0].StudyInstanceUID
     assert sorted(orthanc.instances_by_modality(uid)) == ["OT", "SEG", "SR"]
     (result,) = state.glob("jobs/*/result")
