@@ -1,8 +1,9 @@
 """The Python console: three lines do the whole job, with the real engine in a real process."""
 
-from __future__ import signal
+from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
