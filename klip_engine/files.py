@@ -55,3 +55,14 @@ def writable_folder(folder: Path, cure: str = "name another folder") -> Path:
             return folder
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {cure}") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on the disk: what was just renamed into it or made in it."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

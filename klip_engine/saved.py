@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from klip_engine.detection import Finding
@@ -95,10 +94,4 @@ def _geometry_of(path: Path) -> Geometry:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    size, spacing, origin = reader.GetSize(), reader.GetSpacing(), reader.GetOrigin()
-    return Geometry(
-        (size[0], size[1], size[2]),
-        (spacing[0], spacing[1], spacing[2]),
-        (origin[0], origin[1], origin[2]),
-        tuple(np.asarray(reader.GetDirection(), dtype=float).tolist()),
-    )
+    return Geometry.of(reader)

@@ -87,8 +87,8 @@ class Geometry:
         return image
 
     @staticmethod
-    def of(image: sitk.Image) -> Geometry:
-        """The geometry of a 3D SimpleITK image."""
+    def of(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+        """The geometry of a 3D SimpleITK image, or of a reader that has read its header."""
         size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
         return Geometry(
             (size[0], size[1], size[2]),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klip_engine.errors import ResourceError, UsageError
+from klip_engine.files import flush_folder
 
 SCHEMA = "klip-findings/1"
 """Of findings.json; a folder that holds such a file is a result of this program."""
@@ -210,17 +211,7 @@ def _flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb+") as stream:
                 os.fsync(stream.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(folder)
 
 
 def _swap(temporary: Path, out: Path) -> None:
@@ -235,7 +226,7 @@ def _swap(temporary: Path, out: Path) -> None:
             earlier.rename(out)
             raise
         shutil.rmtree(earlier, ignore_errors=True)
-    _flush_folder(out.parent)
+    flush_folder(out.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 
 from klip_engine.errors import InputError, ResourceError
-from klip_engine.files import writable_folder
+from klip_engine.files import flush_folder, writable_folder
 from klip_engine.pacs.instance_header import InstanceHeader, read_instance_header
 from klip_engine.pacs.journal import Instance, Journal, Study
 from klip_engine.pacs.pseudonyms import Pseudonyms
@@ -144,7 +144,7 @@ class Spool:
             _make_folder(folder, self._studies)
             final = folder / f"{name(header.instance)}.dcm"
             os.replace(partial, final)
-            _flush_folder(folder)
+            flush_folder(folder)
             self._record(final, header, size, door)
             return Stored.NEW
 
@@ -176,14 +176,4 @@ def _make_folder(folder: Path, root: Path) -> None:
         return
     _make_folder(folder.parent, root)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _flush_folder(folder.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(folder.parent)
