@@ -1,8 +1,9 @@
-"""Measured CT scans: from a scanner's views to slices, whether they are consistent, and a first image of them."""
+"""Measured CT scans: from a scanner's views to slices, whether they are consistent, and first images of them."""
 
 from klip_engine.scans.consistency import consistency
 from klip_engine.scans.measured import MeasuredSlices
 from klip_engine.scans.reconstruction import hu_images, reconstruct
 from klip_engine.scans.slicing import to_slices
+from klip_engine.scans.total_variation import even_images
 
-__all__ = ["MeasuredSlices", "consistency", "hu_images", "reconstruct", "to_slices"]
+__all__ = ["MeasuredSlices", "consistency", "even_images", "hu_images", "reconstruct", "to_slices"]

@@ -1,0 +1,90 @@
+"""One simulated scan, detected as `klip-engine detect SCAN` does it, a few slices at a time so that it can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klip_engine.calibration import calibrate, known_null, user_cache
+from klip_engine.errors import KlipError
+from klip_engine.evaluation.work import Batch, load_batch, save_batch
+from klip_engine.measured_scan import first_image, for_measured, measured_scanner, measured_slices
+from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
+from klip_engine.priors import PriorBundle
+from klip_engine.projections import Projections
+from klip_engine.scoring.null import NullDistribution
+from klip_engine.settings import DetectionSettings
+from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
+from klip_engine.volume import BoolArray, FloatArray, Geometry, to_working_grid
+
+_SLICES_AT_ONCE = 12
+
+
+@dataclass(frozen=True)
+class DetectedScan:
+    """maps: scores [n, h, w]; first, reconstruction: HU on the working grid; notices: of consistency."""
+
+    maps: FloatArray
+    reconstruction: FloatArray
+    first: FloatArray
+    body: BoolArray
+    geometry: Geometry
+    null: NullDistribution
+    notices: tuple[str, ...]
+    block: int
+
+
+def detect_scan(projections: Projections, bundle: PriorBundle, work: Path, watch: Watch) -> DetectedScan:
+    """What `detect` computes of a scan before anything is marked; finished batches are kept in `work`."""
+    slices = measured_slices(projections, bundle)
+    settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
+    working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
+    null = _null(bundle, settings, watch)
+    meter = NetworkMeter(bundle.denoiser, watch)
+    count, scanner = len(working.hu), None
+    batches: list[Batch] = []
+    for first in range(0, count, _SLICES_AT_ONCE):
+        numbers = range(first, min(first + _SLICES_AT_ONCE, count))
+        path = work / f"batch-{first:04d}.npz"
+        stored = load_batch(path)
+        if stored is None:
+            scanner = scanner or measured_scanner(slices, working)
+            images = working.images[numbers.start : numbers.stop]
+            scored = score_images(images, bundle, settings, "cpu", meter, None, numbers=numbers, scanner=scanner)
+            maps = score_map(scored.density, scored.reconstruction, settings.score, bundle, null.scales)
+            stored = {"maps": maps, "reconstruction": working.values_of(scored.reconstruction.numpy())}
+            save_batch(path, stored)
+        watch.tell(work.name, numbers.stop, count)
+        batches.append(stored)
+    maps, reconstruction = (np.concatenate([one[part] for one in batches]) for part in ("maps", "reconstruction"))
+    block = min(settings.score.blocks(bundle.ct_grid.pixel_mm))
+    return DetectedScan(
+        np.where(working.body, maps, np.float32(0)),
+        reconstruction,
+        working.measured,
+        working.body,
+        working.geometry,
+        null,
+        slices.notices,
+        block,
+    )
+
+
+def scan_facts(projections: Projections, bundle: PriorBundle) -> dict[str, Any]:
+    """The settings of the measured operator, which name the null distribution."""
+    slices = measured_slices(projections, bundle)
+    return dict(for_measured(DetectionSettings(), slices, bundle.ct_grid.pixel_mm).operator.scan or {})
+
+
+def _null(bundle: PriorBundle, settings: DetectionSettings, watch: Watch) -> NullDistribution:
+    """As `detect` finds it: kept, or measured now on the healthy slices beside the prior."""
+    null = known_null(bundle, settings)
+    if null is None:
+        null = calibrate(bundle, settings, "cpu", count=NULL_SLICES_ON_DEMAND, watch=watch)
+        with contextlib.suppress(KlipError):  # the cache only saves time
+            null.save(user_cache() / "null")
+    return null
