@@ -1,17 +1,18 @@
-"""One simulated scan, detected as `klip-engine detect SCAN` does it, a few slices at a time so that it can be resumed."""
+"""One simulated scan, detected as `klip-engine detect SCAN` does, some slices at a time, so that it can be resumed."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from klip_engine.calibration import calibrate, known_null, user_cache
 from klip_engine.errors import KlipError
 from klip_engine.evaluation.work import Batch, load_batch, save_batch
+from klip_engine.files import write_file
 from klip_engine.measured_scan import first_image, for_measured, measured_scanner, measured_slices
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
 from klip_engine.priors import PriorBundle
@@ -38,14 +39,20 @@ class DetectedScan:
     block: int
 
 
-def detect_scan(projections: Projections, bundle: PriorBundle, work: Path, watch: Watch) -> DetectedScan:
-    """What `detect` computes of a scan before anything is marked; finished batches are kept in `work`."""
+def detect_scan(
+    projections: Projections, bundle: PriorBundle, work: Path, watch: Watch, count: int | None = None
+) -> DetectedScan:
+    """What `detect` computes of a scan before anything is marked, of its first slices (count) or all.
+
+    Finished batches are kept in `work`, which must hold those of the same scan.
+    """
+    _same_scan(projections, work)
     slices = measured_slices(projections, bundle)
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
     null = _null(bundle, settings, watch)
     meter = NetworkMeter(bundle.denoiser, watch)
-    count, scanner = len(working.hu), None
+    count, scanner = count or len(working.hu), None
     batches: list[Batch] = []
     for first in range(0, count, _SLICES_AT_ONCE):
         numbers = range(first, min(first + _SLICES_AT_ONCE, count))
@@ -74,10 +81,15 @@ def detect_scan(projections: Projections, bundle: PriorBundle, work: Path, watch
     )
 
 
-def scan_facts(projections: Projections, bundle: PriorBundle) -> dict[str, Any]:
-    """The settings of the measured operator, which name the null distribution."""
-    slices = measured_slices(projections, bundle)
-    return dict(for_measured(DetectionSettings(), slices, bundle.ct_grid.pixel_mm).operator.scan or {})
+def _same_scan(projections: Projections, work: Path) -> None:
+    """Keep what was measured in the folder by its digest; refuse one with another."""
+    digest = hashlib.sha256(projections.line_integrals.tobytes()).hexdigest()
+    path = work / "scan.sha256"
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        write_file(path, digest.encode())
+    elif path.read_text() != digest:
+        raise SystemExit(f"{work} holds batches of another scan: delete it")
 
 
 def _null(bundle: PriorBundle, settings: DetectionSettings, watch: Watch) -> NullDistribution:

@@ -73,7 +73,9 @@ def matched_scan(study: FineStudy, geometry: ScanGeometry, dose: TransmissionNoi
     grid = result_grid(study)
     corner = -(side - 1) / 2 * pixel_mm
     x, y, _ = isocentre_of(study)
-    plane = Geometry((side, side, grid.size[2]), (pixel_mm, pixel_mm, grid.spacing[2]), (x + corner, y + corner, 0.0))
+    plane = Geometry(
+        (side, side, grid.size[2]), (pixel_mm, pixel_mm, grid.spacing[2]), (x + corner, y + corner, 0.0)
+    )
     operator = CTOperator(replace(coarse, image_shape=(side, side), pixel_spacing_mm=pixel_mm))
     mu = hu_to_mu(torch.from_numpy(study.truth(plane)[:, None]), dose.mu_water_per_mm)
     generators = [seeded_generator("mismatch", 0, number) for number in range(len(mu))]
