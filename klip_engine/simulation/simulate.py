@@ -11,6 +11,7 @@ from klip_engine.simulation.acquisition import Tell
 from klip_engine.simulation.arrangement import plane_scan, true_angles, truncation_notice
 from klip_engine.simulation.beam import Beam, OneEnergy
 from klip_engine.simulation.detector import Faults, dose_of, read_out
+from klip_engine.simulation.polychromatic import ManyEnergies
 from klip_engine.simulation.resting_scan import resting_scan
 from klip_engine.simulation.scanned_volume import ScannedVolume, scanned_volume
 from klip_engine.simulation.settings import SimulationSettings
@@ -52,8 +53,11 @@ def simulate(
 
 
 def beam_of(settings: SimulationSettings) -> Beam:
-    """The beam of the settings' tube voltage."""
-    return OneEnergy(mu_water_per_mm(settings))
+    """The beam of the settings' tube voltage; without one, of the reconstruction's one energy."""
+    mu = mu_water_per_mm(settings)
+    if settings.kvp is None:
+        return OneEnergy(mu)
+    return ManyEnergies(settings.kvp, mu, water_correction=settings.water_correction)
 
 
 def mu_water_per_mm(settings: SimulationSettings) -> float:
