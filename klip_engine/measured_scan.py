@@ -87,8 +87,8 @@ def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: 
 def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> MeasuredScanner:
     """The scanner of a working volume that was made from `reconstruct(slices)`.
 
-    What the working images leave out (table, arms, whatever is denser than a prior shows) is taken from images of the
-    whole field of view (`even_images`), projected and subtracted.
+    What the working images leave out (table, arms, whatever is denser than a prior shows) is taken from images of
+    the whole field of view (`even_images`), projected and subtracted.
     """
     coarse = for_pixels(_of_working_slices(slices, working), working.geometry.spacing[0])
     scan = coarse.on_grid(working.hu.shape[1:], working.geometry.spacing[0], _middle(working.geometry))
@@ -106,8 +106,8 @@ def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> Measured
 def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     """The scan in numbers, for the result and for the null distribution, which is simulated from them.
 
-    The view angles of a full turn are turned to begin at 0 and the dose is rounded: scans that differ in nothing
-    that matters share a null distribution.
+    The view angles of a full turn are turned to begin at 0 and the dose is rounded to half a doubling: scans that
+    differ in nothing that matters share a null distribution.
     """
     geometry = for_pixels(slices, pixel_mm).geometry
     angles = np.unwrap(geometry.view_angles_rad)
@@ -124,7 +124,7 @@ def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     )
     described = {
         "geometry": rounded.to_dict(),
-        "i0": float(f"{_effective_i0(for_pixels(slices, pixel_mm)):.2g}"),
+        "i0": _rounded_i0(_effective_i0(for_pixels(slices, pixel_mm))),
         "mu_water_per_mm": slices.mu_water_per_mm,
         "model_sigma_mm": _model_sigma_mm(pixel_mm),
     }
@@ -156,6 +156,10 @@ def _effective_i0(slices: MeasuredSlices) -> float:
     measured = slices.weights > 0
     i0 = float(np.median(slices.weights[measured] * np.exp(slices.line_integrals[measured])))
     return min(i0, 1e9)
+
+
+def _rounded_i0(i0: float) -> float:
+    return float(f"{1e6 * 2 ** (round(2 * math.log2(i0 / 1e6)) / 2):.2g}")
 
 
 def _of_working_slices(slices: MeasuredSlices, working: WorkingVolume) -> MeasuredSlices:

@@ -3,9 +3,9 @@
     python -m benchmarks.mismatch ../shared/ct -o FOLDER [--geometry parallel --views 24] [--conditions NAME,...]
                                   [--case cptac-pda-c3n-00249-chest-abdomen] [--kinds star,tumor,nodule,metal]
 
-Healthy slices of a patient the prior has not seen, and slices with lesions inserted on the source's voxels (those that
-`klip-engine evaluate` inserts), are projected under each condition and detected as `klip-engine detect SCAN` does.
-Finished batches are kept in FOLDER, and a second call goes on where the first was stopped; mismatch.json and
+Healthy slices of a patient the prior has not seen, and slices with lesions inserted on the source's voxels (those
+that `klip-engine evaluate` inserts), are projected under each condition and detected as `klip-engine detect SCAN`
+does. Finished batches are kept in FOLDER, and a second call goes on where the first was stopped; mismatch.json and
 mismatch.md there hold the figures of all conditions that are done so far.
 """
 

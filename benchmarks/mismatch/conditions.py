@@ -15,8 +15,8 @@ from klip_engine.simulation import SimulationSettings, simulate
 
 @dataclass(frozen=True)
 class Condition:
-    """says: for the table; dose: a noise preset; matched: data of the reconstruction's own matrix on its own pixels,
-    else changes: of the simulation's settings; wrong_offset_bins: how far the detector is from where the file says."""
+    """says: for the table; dose: a noise preset; matched: data of the reconstruction's own matrix and pixels;
+    else changes: of the simulation's settings; wrong_offset_bins: from the detector of the file to the true one."""
 
     name: str
     says: str

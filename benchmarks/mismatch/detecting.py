@@ -1,4 +1,4 @@
-"""One simulated scan, detected as `klip-engine detect SCAN` does, some slices at a time, so that it can be resumed."""
+"""One simulated scan, detected as `klip-engine detect SCAN` does, some slices at a time: it can be resumed."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Measured:
 
 
 def measured(study: FineStudy, scan: DetectedScan) -> Measured:
-    """Scores against the truth; the level of the scan is that of its healthy slices, as in `klip-engine evaluate`."""
+    """Scores against the truth; the scan's level is that of its healthy slices, as in `klip-engine evaluate`."""
     count = len(scan.maps)
     kinds = tuple(case.kind for case in study.cases[:count])
     healthy = np.array([kind == HEALTHY for kind in kinds])
