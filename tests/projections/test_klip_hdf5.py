@@ -93,7 +93,8 @@ def test_the_file_is_what_the_schema_and_the_documented_sum_say(tmp_path, path, 
     """The schema describes a rendering of the HDF5 as JSON; the sum is worked out here from the documentation."""
     arrays, attributes = parts
     scan = read_projections(klip_files.write(path, arrays, attributes))
-    assert write_projections(written := tmp_path / "w.h5", scan) == ()
+    written = tmp_path / "w.h5"
+    assert write_projections(written, scan) == ()
     schema = json.loads((resources.files("klip_engine") / "data/schemas/klip-projections-1.json").read_text())
     with h5py.File(written) as file:
         rendering = render(file)

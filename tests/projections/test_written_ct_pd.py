@@ -72,7 +72,7 @@ def rays_of(dataset):
     ids=["axial", "flat offset", "helix flying spot", "flat flying spot", "counted the other way", "short"],
 )
 def test_the_tags_describe_the_rays_that_were_measured(tmp_path, made):
-    """Without the reader: published formulas on the tags, exact integrals along the rays, pixels with their slope."""
+    """Without the reader: published formulas on the tags, exact integrals along the rays."""
     notices = write_projections(tmp_path / "scan", made)
     for dataset in datasets(tmp_path / "scan"):
         spot, elements = rays_of(dataset)

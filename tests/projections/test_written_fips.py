@@ -1,4 +1,4 @@
-"""FIPS .mat as written: the published fields by scipy, and ASTRA's own projection of a picture with these numbers."""
+"""FIPS .mat as written: the published fields by scipy, and ASTRA's projection of a picture with these numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scan as formats with angles and distances describe it, found from free positions; the other way is `circular.py`.
+"""A scan as formats of angles and distances say it, found from free positions (`circular.py`: the way back).
 
 Columns are counted along u = (cos b, sin b, 0), rows along (0, 0, 1), and the central element lies on the ray from
 the focal centre through the axis of rotation, which the other way of counting and the moved centre do not change.

@@ -1,7 +1,7 @@
 """Writes one slice of a flat fan as the Helsinki Tomography Challenge 2022 does: a MATLAB file, version 5.
 
-A structure `CtDataFull` (of a whole turn) or `CtDataLimited` with the fields `fips_mat.py` reads and the further ones
-that the authors' operator (HelTomo) and others' readers use.
+A structure `CtDataFull` (of a whole turn) or `CtDataLimited` with the fields `fips_mat.py` reads and the further
+ones that the authors' operator (HelTomo) and others' readers use.
 """
 
 from __future__ import annotations

@@ -16,25 +16,29 @@ from klip_engine.io.projections import (
     klip_hdf5,
     klip_hdf5_writing,
     lodopab,
+    lodopab_writing,
     rtk,
+    rtk_writing,
 )
 from klip_engine.io.projections.first_look import FirstLook, look
 from klip_engine.io.projections.options import ReadOptions
 from klip_engine.projections import Projections
 
+Writer = Callable[[Path, Projections, Mapping[str, Any]], tuple[str, ...]]
+
 
 @dataclass(frozen=True)
 class ProjectionFormat:
-    """name: as said to the user; short: as typed; recognises: from a first look, without reading the data; read: all
-    of it; write: complete or not at all, with the provenance where there is a place for it, returning sentences about
-    what is lost (None: cannot be written); suffixes: of paths that are written so without being told (""; a folder);
-    options: those of `ReadOptions` that mean something."""
+    """name: as said to the user; short: as typed; recognises: from a first look, without reading the data; read:
+    all of it; write: complete or not at all, with the provenance where there is a place for it, returning sentences
+    about what is lost (None: reading only); suffixes: of paths that are written so without being told ("": a
+    folder); options: those of `ReadOptions` that mean something."""
 
     name: str
     short: str
     recognises: Callable[[FirstLook], bool]
     read: Callable[[Path, ReadOptions], Projections]
-    write: Callable[[Path, Projections, Mapping[str, Any]], tuple[str, ...]] | None = None
+    write: Writer | None = None
     suffixes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
@@ -54,8 +58,18 @@ FORMATS: tuple[ProjectionFormat, ...] = (
     ProjectionFormat(
         "FIPS .mat", "fips", fips_mat.recognises, fips_mat.read, write=fips_mat_writing.write, suffixes=(".mat",)
     ),
-    ProjectionFormat("LoDoPaB-CT", "lodopab", lodopab.recognises, lodopab.read, options=("item",)),
-    ProjectionFormat("RTK geometry", "rtk", rtk.recognises, rtk.read, options=("stack",)),
+    ProjectionFormat(
+        "LoDoPaB-CT", "lodopab", lodopab.recognises, lodopab.read, write=lodopab_writing.write, options=("item",)
+    ),
+    ProjectionFormat(
+        "RTK geometry",
+        "rtk",
+        rtk.recognises,
+        rtk.read,
+        write=rtk_writing.write,
+        suffixes=(".xml",),
+        options=("stack",),
+    ),
 )
 
 
@@ -104,7 +118,7 @@ def write_projections(
     return _writer(path, format)(path, projections, provenance or {})
 
 
-def _writer(path: Path, name: str | None) -> Callable[[Path, Projections, Mapping[str, Any]], tuple[str, ...]]:
+def _writer(path: Path, name: str | None) -> Writer:
     written = {known.short: known for known in FORMATS if known.write is not None}
     if name is None:
         suffix = "" if path.is_dir() else path.suffix.lower()

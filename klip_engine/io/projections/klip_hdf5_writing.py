@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write projections to one HDF5 file; `read_projections` gives the same arrays and numbers bit for bit, so there
-    is nothing to say about what was lost.
+    """Write projections to one HDF5 file; `read_projections` gives the same arrays and numbers bit for bit, so
+    there is nothing to say about what was lost.
 
     provenance: the program's name and version are added. The same projections and provenance give the same bytes.
     Raises UsageError where the path cannot be written or h5py is not there, ResourceError on a full disk.

@@ -22,6 +22,8 @@ from klip_engine.volume import Geometry
 
 ANGLES, BINS = 1000, 513
 SIDE_MM, PIXELS = 260.0, 362
+BIN_MM = SIDE_MM * float(np.sqrt(2)) / BINS
+ANGLES_RAD = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
 MU_MAX_PER_M = 81.35858
 MU_WATER_PER_MM = 0.02
 PHOTONS = 4096.0
@@ -58,13 +60,12 @@ def read(path: Path, options: ReadOptions) -> Projections:
         )
     values *= np.float32(MU_MAX_PER_M)  # metres times 1 / m: no unit is left
     measured = line_integrals(values, "line_integral", str(path), i0=PHOTONS)
-    angles = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
     spacing = SIDE_MM / PIXELS
     first = -SIDE_MM / 2 + spacing / 2
     return Projections(
         line_integrals=measured.values,
-        trajectory=parallel_circle(angles),
-        detector=Detector("flat", BINS, 1, SIDE_MM * np.sqrt(2) / BINS, spacing, ((BINS - 1) / 2, 0.0)),
+        trajectory=parallel_circle(ANGLES_RAD),
+        detector=Detector("flat", BINS, 1, BIN_MM, spacing, ((BINS - 1) / 2, 0.0)),
         beam="parallel",
         mu_water_per_mm=MU_WATER_PER_MM,
         weights=measured.weights,
