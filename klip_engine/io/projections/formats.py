@@ -93,10 +93,9 @@ def read_projections(path: Path, *, item: int | None = None, stack: Path | None 
     if known is None:
         names = ", ".join(f.name for f in FORMATS)
         raise InputError(f"{path} is no projection data this program reads ({names}); see docs/projections.md")
-    for name, value in (("item", item), ("stack", stack)):
-        if value is not None and name not in known.options:
-            raise UsageError(f"{path} is {known.name}, which has no {name} to choose: leave the {name} out")
-    return known.read(path, ReadOptions(item or 0, stack))
+    options = ReadOptions(item, stack)
+    options.check(f"{path} is {known.name}", known.options)
+    return known.read(path, options)
 
 
 def write_projections(

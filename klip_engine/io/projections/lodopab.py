@@ -51,9 +51,10 @@ def read(path: Path, options: ReadOptions) -> Projections:
                 "images, [items, 362, 362], are no projections)"
             )
         items = int(data.shape[0])
-        if not 0 <= options.item < items:
-            raise UsageError(f"{path} holds items 0 to {items - 1}; item {options.item} was asked for")
-        values = np.asarray(data[options.item], np.float32)[:, None, :].copy()
+        item = options.item or 0
+        if not 0 <= item < items:
+            raise UsageError(f"{path} holds items 0 to {items - 1}; item {item} was asked for")
+        values = np.asarray(data[item], np.float32)[:, None, :].copy()
     if not np.isfinite(values).all() or values.max() > _LARGEST:
         raise InputError(
             f"{path} holds values no LoDoPaB-CT observation has: they end at 0.131, this at {values.max():g}"
@@ -72,7 +73,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
         i0=PHOTONS,
         electronic_sigma=0.0,
         volume_hint=Geometry((PIXELS, PIXELS, 1), (spacing, spacing, spacing), (first, first, 0.0)),
-        description={"format": "LoDoPaB-CT", "file": path.name, "item": options.item, "items": items},
+        description={"format": "LoDoPaB-CT", "file": path.name, "item": item, "items": items},
         notices=(
             "a slice without a place along the body: z = 0, and a thickness of one pixel, are this program's",
             *measured.notices,

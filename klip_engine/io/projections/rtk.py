@@ -196,6 +196,8 @@ def _stack_beside(path: Path) -> Path:
 
 
 def _image(stack: Path) -> sitk.Image:
+    if not stack.is_file():
+        raise InputError(f"no such file: {stack}, the stack of projections; check the spelling")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(stack))
     try:
