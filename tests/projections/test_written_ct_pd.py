@@ -145,6 +145,17 @@ def test_photons_come_back_as_the_weights_they_were(tmp_path):
     assert read.line_integrals[2, 1, 30] == pytest.approx(made.line_integrals[2, 1, [29, 31]].mean(), abs=1e-3)
     assert any("19 bad elements were filled in" in notice for notice in notices)
     assert any("electronic noise" in notice for notice in notices)
+    assert not any("evened out" in notice for notice in notices)
+    noisy.weights[:, 0] /= 2
+    assert any("evened out" in notice for notice in write_projections(tmp_path / "uneven", noisy))
+
+
+def test_without_weights_the_photons_are_i0(tmp_path):
+    made = scan(views=3, i0=3e5)
+    write_projections(tmp_path / "scan", made)
+    assert all(d[0x7033, 0x1065].value == [3e5] * 60 for d in datasets(tmp_path / "scan"))
+    write_projections(tmp_path / "unknown", scan(views=3, i0=None))
+    assert all((0x7033, 0x1065) not in d for d in datasets(tmp_path / "unknown"))
 
 
 def test_no_patient_and_no_structural_error(tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
@@ -31,6 +30,7 @@ from klip_engine.volume import FloatArray
 NAME = "DICOM-CT-PD"
 PATIENT = "KLIP^Simulated"
 _LARGEST = 65535
+_SAME_PHOTONS = 0.01
 _CREATORS = {
     0x7029: "DetectorSystemArrangementModule",
     0x7031: "DetectorDynamicsModule",
@@ -57,17 +57,20 @@ def write(folder: Path, projections: Projections, provenance: Mapping[str, Any])
     except InputError as error:
         raise cannot_hold(NAME, "its views do not turn one way") from error
     low, slope = _rescale(scan.line_integrals)
-    photons = _photons(scan, projections)
+    all_rows = True
     header = _header(projections, scan, low, slope)
     digits = max(5, len(str(len(scan.angles_rad))))
     with results_folder(folder, None) as temporary:
         for view, values in enumerate(scan.line_integrals):
             stored = np.clip(np.rint((values.astype(np.float64) - float(low)) / float(slope)), 0, _LARGEST)
             header.PixelData = stored.astype("<u2").T.tobytes()
-            _place(header, view, scan, projections, None if photons is None else photons[view])
+            photons, same = _photons(scan, projections, view)
+            all_rows &= same
+            _place(header, view, scan, projections, photons)
             header.save_as(temporary / f"view-{view + 1:0{digits}}.dcm", enforce_file_format=True)
     return (
         f"line integrals were rounded to steps of {float(slope):.2g} (16 bits), places to 32 bits",
+        *(() if all_rows else (f"{NAME} has one photon count for all rows of a column: weights were evened out",)),
         *holes,
         *losses(projections, NAME, provenance, keeps=_KEEPS),
     )
@@ -80,23 +83,24 @@ def _rescale(values: FloatArray) -> tuple[DSfloat, DSfloat]:
     return DSfloat(low, auto_format=True), DSfloat(slope * (1 + 1e-9), auto_format=True)
 
 
-def _photons(scan: CircularScan, projections: Projections) -> npt.NDArray[np.float64] | None:
-    """Photons in air per view and detector column: the ones behind the weights, else I0; None: unknown.
+def _photons(scan: CircularScan, projections: Projections, view: int) -> tuple[FloatArray | None, bool]:
+    """Photons in air per column, from the weights, else I0 (None: unknown), and whether all rows have them.
 
     Weights are c² / (c + sigma_e²) of counts c (`measured.py`), which is solved for c; a column of several rows
     gets the middle one of its good elements, 0 where it has none.
     """
-    views, _, columns = scan.line_integrals.shape
+    values = scan.line_integrals[view].astype(np.float64)
     if scan.weights is None:
-        return None if projections.i0 is None else np.full((views, columns), float(projections.i0))
-    weights = scan.weights.astype(np.float64)
-    sigma = float(projections.electronic_sigma or 0.0)
-    counts = (weights + np.sqrt(weights**2 + 4 * weights * sigma**2)) / 2
-    in_air = np.where(weights > 0, counts * np.exp(scan.line_integrals.astype(np.float64)), np.nan)
-    good = np.isfinite(in_air).any(axis=1)
-    photons = np.zeros((views, columns))
-    photons[good] = np.nanmedian(np.moveaxis(in_air, 1, 2)[good], axis=1)
-    return photons
+        i0 = projections.i0
+        return None if i0 is None else np.full(values.shape[1], i0, np.float32), True
+    weights = scan.weights[view].astype(np.float64)
+    variance = float(projections.electronic_sigma or 0.0) ** 2
+    in_air = (weights + np.sqrt(weights**2 + 4 * weights * variance)) / 2 * np.exp(values)
+    photons = np.zeros(values.shape[1], np.float32)
+    for column in np.flatnonzero((weights > 0).any(axis=0)):
+        photons[column] = np.median(in_air[weights[:, column] > 0, column])
+    off = np.abs(in_air - photons)[weights > 0]
+    return photons, bool((off <= _SAME_PHOTONS * np.broadcast_to(photons, values.shape)[weights > 0]).all())
 
 
 def _header(projections: Projections, scan: CircularScan, low: DSfloat, slope: DSfloat) -> Dataset:
@@ -155,7 +159,7 @@ def _place(
     view: int,
     scan: CircularScan,
     projections: Projections,
-    photons: npt.NDArray[np.float64] | None,
+    photons: FloatArray | None,
 ) -> None:
     """What one view has of its own; gantry angles run the other way than those about LPS z."""
     x, y, z = projections.isocentre_mm
