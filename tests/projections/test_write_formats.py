@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from klip_engine.errors import UsageError
+from klip_engine.errors import ResourceError, UsageError
 from klip_engine.io.projections import FORMATS, find_format, read_projections, write_projections
 from klip_engine.io.projections.circular import parallel_circle
 from klip_engine.projections import Detector, Projections
@@ -86,6 +87,26 @@ def test_an_earlier_file_is_replaced_or_stays(tmp_path, name):
         with pytest.raises(UsageError):
             write_projections(tmp_path / name, unwritable)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("scan", "pydicom.dataset.Dataset.save_as"),
+        ("scan.mat", "scipy.io.savemat"),
+        ("scan.xml", "klip_engine.io.projections.rtk_writing._write_stack"),
+        ("observation.hdf5", "h5py.Group.create_dataset"),
+    ],
+)
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, name, broken):
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made, format = (OBSERVATION, "lodopab") if name.startswith("observation") else (FAN, None)
+    monkeypatch.setattr(broken, full)
+    with pytest.raises(ResourceError, match="full"):
+        write_projections(tmp_path / name, made, format)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _sheared():

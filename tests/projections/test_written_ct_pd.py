@@ -68,8 +68,17 @@ def rays_of(dataset):
         scan(shape="flat", flying=True),
         scan(mirrored=True, upside_down=True, central_column=25.5),
         scan(turns=0.6),
+        fan_scan(angles=-(turn(12) ** 1.3), columns=60, column_pitch=11.0, rows=2),
     ],
-    ids=["axial", "flat offset", "helix flying spot", "flat flying spot", "counted the other way", "short"],
+    ids=[
+        "axial",
+        "flat offset",
+        "helix flying spot",
+        "flat flying spot",
+        "counted the other way",
+        "short",
+        "uneven, backwards",
+    ],
 )
 def test_the_tags_describe_the_rays_that_were_measured(tmp_path, made):
     """Without the reader: published formulas on the tags, exact integrals along the rays."""
@@ -187,6 +196,7 @@ def test_no_patient_and_no_structural_error(tmp_path):
             "tilted",
         ),
         (fan_scan(angles=turn(12)[[0, 2, 1, 3]], columns=20), "do not turn one way"),
+        (scan(mu_water_per_mm=0.192), "water attenuates by 0.01 to 0.05"),
     ],
 )
 def test_what_the_format_cannot_hold(tmp_path, made, sentence):

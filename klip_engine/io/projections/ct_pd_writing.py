@@ -22,6 +22,7 @@ from klip_engine.io.atomic import results_folder
 from klip_engine.io.projections import ct_pd_tags as tags
 from klip_engine.io.projections.checks import check_sweep
 from klip_engine.io.projections.circular_scan import SAME_MM, CircularScan, cannot_hold, circular_scan
+from klip_engine.io.projections.ct_pd import PLAUSIBLE_MU_WATER
 from klip_engine.io.projections.losses import losses, without_holes
 from klip_engine.projections import Projections
 from klip_engine.version import __version__
@@ -45,11 +46,14 @@ _KEEPS = ("weights", "i0", "isocentre_mm")
 def write(folder: Path, projections: Projections, provenance: Mapping[str, Any]) -> tuple[str, ...]:
     """Write the views into a new or empty folder, all or none; returns what the format does not keep.
 
-    Raises UsageError for parallel beams, tilted detectors, views that do not turn one way, and a folder that holds
-    something.
+    Raises UsageError for parallel beams, tilted detectors, views that do not turn one way, an attenuation of water
+    that none is, and a folder that holds something.
     """
     if projections.trajectory.source_mm is None:
         raise cannot_hold(NAME, "it is a parallel beam, and the format holds fans and cones")
+    least, most = PLAUSIBLE_MU_WATER
+    if not least <= projections.mu_water_per_mm <= most:
+        raise cannot_hold(NAME, f"water attenuates by {least} to {most} per mm in it")
     filled, holes = without_holes(projections, NAME)
     scan = circular_scan(filled, NAME)
     try:

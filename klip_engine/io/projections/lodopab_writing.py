@@ -47,7 +47,9 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
         for name, block in files.items():
             temporary = written.enter_context(replaced_file(name))
             with h5py.File(temporary, "w") as file:
-                data = file.create_dataset("data", block.shape, "<f4", chunks=(1, *block.shape[1:]))
+                data = file.create_dataset(
+                    "data", block.shape, "<f4", chunks=(1, *block.shape[1:]), track_times=False
+                )
                 for item, values in enumerate(block):
                     data[item] = np.minimum(values, np.float32(_LARGEST)) / np.float32(lodopab.MU_MAX_PER_M)
     capped = int((items > _LARGEST).sum())
