@@ -17,11 +17,12 @@ def simulate(
     volume: Annotated[Path, typer.Argument(metavar="VOLUME", help="A CT volume file or DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file of projections to write.")],
     geometry: Annotated[
-        str, typer.Option(help="parallel, fan-flat or fan-curved: every slice at rest.")
+        str, typer.Option(help="parallel, fan-flat or fan-curved: every slice at rest; helical: a moving table.")
     ] = "fan-curved",
-    views: Annotated[int, typer.Option(help="Views of a slice.")] = 360,
+    views: Annotated[int, typer.Option(help="Views of a slice, or of a turn of the helix.")] = 360,
     arc: Annotated[
-        float | None, typer.Option(metavar="DEG", help="Over which; default: 360, parallel 180.")
+        float | None,
+        typer.Option(metavar="DEG", help="Over which; default: 360, parallel 180, helix what the slices need."),
     ] = None,
     start: Annotated[float, typer.Option(metavar="DEG", help="Angle of the first view; 0: source in front.")] = 0.0,
     detector_bins: Annotated[int, typer.Option(help="Detector columns.")] = 736,
@@ -31,7 +32,18 @@ def simulate(
     offset_bins: Annotated[float, typer.Option(help="Shift of the detector; 0.25: quarter-detector shift.")] = 0.0,
     source_isocentre: Annotated[float, typer.Option(metavar="MM", help="Source to axis of rotation.")] = 595.0,
     source_detector: Annotated[float, typer.Option(metavar="MM", help="Source to detector.")] = 1085.6,
+    detector_rows: Annotated[int, typer.Option(help="Detector rows of a helix.")] = 16,
+    row_mm: Annotated[
+        float, typer.Option(help="Height of a row on the detector; the default is 1.2 mm at the isocentre.")
+    ] = 2.1894,
+    pitch: Annotated[float, typer.Option(help="Table feed per turn over the rows' height at the isocentre.")] = 1.0,
     dose: Annotated[str, typer.Option(help="none, standard, low, very-low or lodopab.")] = "standard",
+    kvp: Annotated[
+        float | None, typer.Option(metavar="KV", help="A polychromatic beam of this tube voltage.")
+    ] = None,
+    water_correction: Annotated[
+        bool, typer.Option(help="Make water flat under a polychromatic beam; without, it cups.")
+    ] = True,
     scatter: Annotated[
         float, typer.Option(metavar="FRACTION", help="Scatter over the median signal behind the body.")
     ] = 0.0,
@@ -54,7 +66,10 @@ def simulate(
         float | None, typer.Option(help="Thickness of measured slices; default: the volume's.")
     ] = None,
     rays: Annotated[str, typer.Option(help="exact, or joseph: the reconstruction's own projector.")] = "exact",
-    sub_rays: Annotated[int, typer.Option(help="Rays that make up one, over bin, focal spot and view step.")] = 4,
+    sub_rays: Annotated[
+        int | None,
+        typer.Option(help="Rays that make up one, over bin, focal spot and view step; default: 4, helix 2."),
+    ] = None,
     spot_mm: Annotated[float, typer.Option(help="Width of the focal spot.")] = 1.0,
     pixel_mm: Annotated[float, typer.Option(help="Larger pixels of the volume are divided.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of noise and faults.")] = 0,
@@ -78,7 +93,12 @@ def simulate(
             offset_bins=offset_bins,
             source_isocentre_mm=source_isocentre,
             source_detector_mm=source_detector,
+            detector_rows=detector_rows,
+            row_mm=row_mm,
+            pitch=pitch,
             dose=dose,
+            kvp=kvp,
+            water_correction=water_correction,
             scatter=scatter,
             dead_pixels=dead_pixels,
             drifting_pixels=drifting_pixels,

@@ -14,12 +14,15 @@ class MainAxis(NamedTuple):
     """Where rays pass the pixels of an image; tensors [rays, 1] but for `steps` [1, steps].
 
     A ray passes the middle of the pixels numbered m along its main axis at `offset + slope * m` along the side
-    axis, in pixels from the middle of the first; `length_mm` of it lie between two such places.
+    axis, in pixels from the middle of the first; `length_mm` of it lie between two such places. Along the main axis
+    its own point lies at `start`, and each mm of it leads `per_mm` pixels on.
     """
 
     offset: torch.Tensor
     slope: torch.Tensor
     length_mm: torch.Tensor
+    start: torch.Tensor
+    per_mm: torch.Tensor
     main_count: torch.Tensor
     side_count: torch.Tensor
     main_stride: torch.Tensor
@@ -42,6 +45,8 @@ class MainAxis(NamedTuple):
             offset=at_first + (side_count - 1) / 2,
             slope=slope,
             length_mm=spacing_mm / direction[:, :1].abs(),
+            start=start[:, :1] / spacing_mm + (main_count - 1) / 2,
+            per_mm=direction[:, :1] / spacing_mm,
             main_count=main_count,
             side_count=side_count,
             main_stride=torch.where(along_x, 1, columns)[:, None].int(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def plane_scan(settings: SimulationSettings, scanned: ScannedVolume) -> ScanGeom
     """
     _check_source(settings, scanned)
     grid = scanned.volume.geometry
-    distances = (
+    distances: dict[str, Any] = (
         {
             "source_to_isocentre_mm": settings.source_isocentre_mm,
             "source_to_detector_mm": settings.source_detector_mm,
@@ -48,11 +49,11 @@ def plane_scan(settings: SimulationSettings, scanned: ScannedVolume) -> ScanGeom
         pixel_spacing_mm=grid.spacing[0],
         **distances,
     )
-    nearest, farthest = _reach_mm(scan)
+    nearest, _ = _reach_mm(scan)
     if nearest >= scanned.body_radius_mm:
         raise UsageError(
-            f"the detector sees nothing of the body: its nearest ray passes {nearest:.0f} mm from the isocentre, the "
-            f"body reaches {scanned.body_radius_mm:.0f} mm; give a smaller offset"
+            f"the detector sees nothing of the body: its nearest ray passes {nearest:.0f} mm from the isocentre, "
+            f"the body reaches {scanned.body_radius_mm:.0f} mm; give a smaller offset"
         )
     return replace(scan, image_shape=(grid.size[1], grid.size[0]))
 
@@ -98,10 +99,16 @@ def moved_along_z(circle: Trajectory, z_mm: npt.NDArray[np.float64]) -> Trajecto
 def detector_of(scan: ScanGeometry, rows: int, row_mm: float) -> Detector:
     """The detector as it is written; rows count towards the head, (rows - 1) / 2 at the height of the isocentre."""
     central = ((scan.detector_count - 1) / 2 - scan.detector_offset_bins, (rows - 1) / 2)
-    curved = isinstance(scan, FanCurvedGeometry)
     radius = scan.source_to_detector_mm if isinstance(scan, FanCurvedGeometry) else None
-    shape = "cylindrical" if curved else "flat"
-    return Detector(shape, scan.detector_count, rows, scan.detector_pitch_mm, row_mm, central, radius)
+    return Detector(
+        "flat" if radius is None else "cylindrical",
+        scan.detector_count,
+        rows,
+        scan.detector_pitch_mm,
+        row_mm,
+        central,
+        radius,
+    )
 
 
 def _check_source(settings: SimulationSettings, scanned: ScannedVolume) -> None:

@@ -1,4 +1,4 @@
-"""What a beam sees of a body and what arrives behind it: the part of a simulation that one or many energies differ in."""
+"""What a beam sees of a body and what arrives behind it: where one energy and many differ."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class PlaneProjector:
     """What a beam leaves of the slices of a body in one plane scan.
 
     geometry: where the rays truly run, with the pixels of the slices; bundle: the rays of each bin, averaged in
-    intensity as a detector does; rays: a name in `RAY_ENTRIES`. Matrices up to `kept_bytes` in all are kept from one
-    call to the next, larger ones made anew.
+    intensity as a detector does; rays: a name in `RAY_ENTRIES`. Matrices up to `kept_bytes` in all are kept from
+    one call to the next, larger ones made anew.
     """
 
     def __init__(

@@ -46,6 +46,6 @@ def resting_scan(
 def plane_projector(
     true: ScanGeometry, settings: SimulationSettings, *, kept_bytes: int = DEFAULT_KEPT_BYTES
 ) -> PlaneProjector:
-    """The projector of these settings for one slice's geometry (`plane_scan`, `true_angles`): to be used for many."""
-    bundle = sub_rays(settings.sub_rays, settings.spot_mm, math.radians(settings.step_deg))
+    """For slices of one geometry (`plane_scan`, `true_angles`): made once, used for many."""
+    bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.step_deg))
     return PlaneProjector(true, bundle, rays=settings.rays, kept_bytes=kept_bytes)

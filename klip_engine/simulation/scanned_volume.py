@@ -46,9 +46,10 @@ class ScannedVolume:
     def planes_of(self, number: int) -> FloatArray:
         """HU [plane, y, x] through the thickness of a measured slice, linear between the volume's slices."""
         offsets = (np.arange(self.planes) - (self.planes - 1) / 2) / self.planes * self.thickness_mm
-        return np.stack([self._plane(self.heights_mm[number] + offset) for offset in offsets])
+        return np.stack([self.plane(self.heights_mm[number] + offset) for offset in offsets])
 
-    def _plane(self, z_mm: float) -> FloatArray:
+    def plane(self, z_mm: float) -> FloatArray:
+        """HU [y, x] at an LPS height, linear between slices; beyond the volume its last slice."""
         geometry, hu = self.volume.geometry, self.volume.hu
         place = float(np.clip((z_mm - geometry.origin[2]) / geometry.spacing[2], 0, len(hu) - 1))
         below = min(int(place + _SAME), len(hu) - 1)

@@ -9,7 +9,7 @@ from typing import Any
 from klip_engine.errors import UsageError
 from klip_engine.operators import NOISE_PRESETS
 
-GEOMETRIES = ("parallel", "fan-flat", "fan-curved")
+GEOMETRIES = ("parallel", "fan-flat", "fan-curved", "helical")
 DOSES = ("none", *NOISE_PRESETS)
 RAYS = ("exact", "joseph")
 MOST_SUB_RAYS = 6
@@ -22,10 +22,10 @@ class SimulationSettings:
 
     geometry: one of `GEOMETRIES`; parallel and fans take every slice at rest, a helix moves the table.
     views: per turn, or over `arc_deg`; arc_deg: None for 360 degrees (parallel: 180); start_deg: of the first view.
-    detector_bins, bin_mm: columns and their width on the detector; source_isocentre_mm, source_detector_mm: of fans;
-    offset_bins: shift of the detector along its columns (0.25: a quarter-detector shift).
-    detector_rows, row_mm: of a helix, row_mm on the detector; pitch: table feed per turn over the rows' height at the
-    isocentre.
+    detector_bins, bin_mm: columns and their width on the detector, None for 0.705 mm at the isocentre;
+    source_isocentre_mm, source_detector_mm: of fans; offset_bins: shift of the detector along its columns (0.25: a
+    quarter-detector shift). detector_rows, row_mm: of a helix, row_mm on the detector; pitch: table feed per turn
+    over the rows' height at the isocentre.
     dose: a noise preset, or "none" for ideal data. kvp: tube voltage of a polychromatic beam, None for one energy;
     water_correction: whether its data are corrected so that water is flat. scatter: added to every ray, as a share
     of the view's median signal behind the body. dead_pixels, drifting_pixels: share of the detector elements that
@@ -61,7 +61,7 @@ class SimulationSettings:
     slices: tuple[int, int] | None = None
     slice_mm: float | None = None
     rays: str = "exact"
-    sub_rays: int = 4
+    sub_rays: int | None = None
     spot_mm: float = 1.0
     pixel_mm: float = 1.0
     seed: int = 0
@@ -85,11 +85,11 @@ class SimulationSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} of a simulated scan is {value:g}; it must be positive")
-        for name, least in (("views", 2), ("detector_bins", 2), ("detector_rows", 1), ("seed", 0), ("sub_rays", 1)):
+        for name, least in (("views", 2), ("detector_bins", 2), ("detector_rows", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} of a simulated scan is {getattr(self, name)}; it must be {least} or more")
-        if self.sub_rays > MOST_SUB_RAYS:
-            raise UsageError(f"sub_rays of a simulated scan is {self.sub_rays}; {MOST_SUB_RAYS} is the most")
+        if not 1 <= self.bundle <= MOST_SUB_RAYS:
+            raise UsageError(f"sub_rays of a simulated scan is {self.sub_rays}; give 1 to {MOST_SUB_RAYS}")
         for name in ("scatter", "spot_mm", "angle_jitter_deg"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} of a simulated scan is {getattr(self, name):g}; it cannot be negative")
@@ -136,6 +136,13 @@ class SimulationSettings:
         return self.geometry != "parallel"
 
     @property
+    def bundle(self) -> int:
+        """Rays that make up one: unless given, 4 at rest and 2 on a helix, which takes longer."""
+        if self.sub_rays is not None:
+            return self.sub_rays
+        return 2 if self.geometry == "helical" else 4
+
+    @property
     def arc(self) -> float:
         """Degrees over which views are taken; of a helix None means as many turns as the slices need."""
         return self.arc_deg if self.arc_deg is not None else (360.0 if self.is_fan else 180.0)
@@ -144,6 +151,16 @@ class SimulationSettings:
     def step_deg(self) -> float:
         """From one view to the next; of a helix, views are counted per turn."""
         return (360.0 if self.geometry == "helical" else self.arc) / self.views
+
+    @property
+    def collimation_mm(self) -> float:
+        """Height of a helix's rows together, at the isocentre."""
+        return self.detector_rows * self.row_mm * self.source_isocentre_mm / self.source_detector_mm
+
+    @property
+    def feed_mm(self) -> float:
+        """Table feed of a helix in one turn."""
+        return self.pitch * self.collimation_mm
 
     @property
     def column_mm(self) -> float:

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from klip_engine.operators import MU_WATER_PER_MM
-from klip_engine.projections import Projections
+from klip_engine.projections import Projections, beam_of
 from klip_engine.simulation.acquisition import Tell
 from klip_engine.simulation.arrangement import plane_scan, true_angles, truncation_notice
 from klip_engine.simulation.beam import Beam, OneEnergy
 from klip_engine.simulation.detector import Faults, dose_of, read_out
+from klip_engine.simulation.helix import helical_angles, helical_scan
 from klip_engine.simulation.polychromatic import ManyEnergies
 from klip_engine.simulation.resting_scan import resting_scan
 from klip_engine.simulation.scanned_volume import ScannedVolume, scanned_volume
@@ -30,9 +31,13 @@ def simulate(
     scanned = scanned_volume(volume, settings)
     of_angles, of_elements = (np.random.default_rng([settings.seed, part]) for part in (0, 1))
     written = plane_scan(settings, scanned)
+    if settings.geometry == "helical":
+        written, take = helical_angles(written, scanned, settings), helical_scan
+    else:
+        take = resting_scan
     true = true_angles(written, settings, of_angles)
-    beam = beam_of(settings)
-    taken = resting_scan(scanned, written, true, settings, beam, progress)
+    beam = beam_for(settings)
+    taken = take(scanned, written, true, settings, beam, progress)
     faults = Faults.drawn(settings, (taken.detector.rows, taken.detector.columns), of_elements)
     reading = read_out(taken.signal, beam, settings, faults, torch.Generator().manual_seed(settings.seed))
     noise = dose_of(settings)
@@ -40,7 +45,7 @@ def simulate(
         reading.line_integrals,
         taken.trajectory,
         taken.detector,
-        "fan" if settings.is_fan else "parallel",
+        beam_of(taken.trajectory, taken.detector),
         mu_water_per_mm(settings),
         weights=reading.weights,
         i0=None if noise is None else noise.i0,
@@ -52,7 +57,7 @@ def simulate(
     )
 
 
-def beam_of(settings: SimulationSettings) -> Beam:
+def beam_for(settings: SimulationSettings) -> Beam:
     """The beam of the settings' tube voltage; without one, of the reconstruction's one energy."""
     mu = mu_water_per_mm(settings)
     if settings.kvp is None:
@@ -67,7 +72,7 @@ def mu_water_per_mm(settings: SimulationSettings) -> float:
 
 
 def _own_grid(volume: CTVolume, scanned: ScannedVolume) -> Geometry:
-    """The grid to reconstruct on: the volume's own pixels where they lie along LPS, else those that were scanned."""
+    """The grid to reconstruct on: the volume's own pixels where they lie along LPS, else the scanned ones."""
     own, axial = volume.geometry, scanned.volume.geometry
     same = np.allclose(np.reshape(own.direction, (3, 3)), np.eye(3), atol=1e-4)
     plane = own if same and abs(own.spacing[0] - own.spacing[1]) < 1e-4 * own.spacing[0] else axial

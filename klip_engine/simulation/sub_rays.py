@@ -15,7 +15,7 @@ from klip_engine.operators.geometry import Rays
 
 @dataclass(frozen=True)
 class SubRay:
-    """Where one ray of the bundle runs, from its middle: in bins, rows, mm of the focal spot, radians of the view."""
+    """Where one ray of a bundle runs, from its middle: in bins, rows, mm of focal spot, radians of view."""
 
     bin: float = 0.0
     row: float = 0.0
@@ -53,7 +53,7 @@ def rays_of(geometry: ScanGeometry, first: int, last: int, sub: SubRay) -> Rays:
 
 @lru_cache
 def _orders(count: int) -> npt.NDArray[np.float64]:
-    """[4, count]: the middles of the strata of (-1/2, 1/2), each row in the order that goes least with those above."""
+    """[4, count]: middles of the strata of (-1/2, 1/2), each row in the order that goes least with those above."""
     strata = (np.arange(count) + 0.5) / count - 0.5
     every = np.array(list(itertools.permutations(strata)))
     chosen = [strata]
