@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.detection import CASES
 from benchmarks.mismatch.conditions import Condition, conditions, scanned
-from benchmarks.mismatch.detecting import detect_scan
+from benchmarks.mismatch.detecting import detected, sample_scan
 from benchmarks.mismatch.figures import Measured, figures, measured
 from benchmarks.mismatch.study import fine_study
 from benchmarks.mismatch.table import table
@@ -53,15 +53,19 @@ def main() -> None:
     folder = arguments.out / f"{arguments.case}-{arguments.geometry}-{arguments.views}"
     done: dict[str, Measured] = {}
     reporter = make_reporter(ProgressStyle.RICH)
+    watch = Watch(reporter.progress)
     try:
         for condition in chosen:
             scan = scanned(study, condition, arguments.geometry, arguments.views, prior.ct_grid.pixel_mm)
-            detected = detect_scan(scan, prior, folder / condition.name, Watch(reporter.progress), count)
-            done[condition.name] = measured(study, detected)
+            sampled = sample_scan(scan, prior, folder / condition.name, watch, count)
+            if arguments.batches_only:
+                continue
+            done[condition.name] = measured(study, detected(sampled, prior, watch))
             _write(folder, chosen, done, {"engine": __version__, "prior": prior.identity()} | vars(arguments))
     finally:
         reporter.close()
-    print((folder / "mismatch.md").read_text(encoding="utf-8"))
+    if done:
+        print((folder / "mismatch.md").read_text(encoding="utf-8"))
 
 
 def _write(folder: Path, chosen: list[Condition], done: dict[str, Measured], settings: dict[str, Any]) -> None:
@@ -86,6 +90,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=24)
     parser.add_argument("--conditions", default="", help="names; by default all")
     parser.add_argument("--kinds", default=",".join(KINDS), help="up to which kind of lesion, in the usual order")
+    parser.add_argument(
+        "--batches-only", action="store_true", help="leave the null and the figures to a later call"
+    )
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--healthy", type=int, default=24)
     parser.add_argument("--prior", default="default")

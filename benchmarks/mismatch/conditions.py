@@ -43,6 +43,11 @@ def conditions(view_step_deg: float) -> tuple[Condition, ...]:
         Condition("bad-pixels", "... and 1 % of the bins drifting, unreported", changes={"drifting_pixels": 0.01}),
         Condition("other-low", "other projector, low dose", dose="low"),
         Condition("matched-low", "matched, low dose", dose="low", matched=True),
+        Condition(
+            "turning",
+            "... and the gantry turning on during each view",
+            changes={"exposure_deg": view_step_deg},
+        ),
         Condition("jitter-0.1", "... and view angles off by 0.1 degrees (sd)", changes={"angle_jitter_deg": 0.1}),
         Condition(
             "angle-scale",

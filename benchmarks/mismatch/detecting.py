@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from klip_engine.calibration import calibrate, known_null, user_cache
 from klip_engine.errors import KlipError
@@ -20,7 +21,7 @@ from klip_engine.projections import Projections
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
-from klip_engine.volume import BoolArray, FloatArray, Geometry, to_working_grid
+from klip_engine.volume import BoolArray, FloatArray, Geometry, WorkingVolume, to_working_grid
 
 _SLICES_AT_ONCE = 12
 
@@ -39,10 +40,21 @@ class DetectedScan:
     block: int
 
 
-def detect_scan(
+@dataclass(frozen=True)
+class PulledScan:
+    """What the sampler made of a scan: density [n, terms, h, w] and reconstruction [n, 1, h, w]."""
+
+    density: torch.Tensor
+    reconstruction: torch.Tensor
+    working: WorkingVolume
+    settings: DetectionSettings
+    notices: tuple[str, ...]
+
+
+def sample_scan(
     projections: Projections, bundle: PriorBundle, work: Path, watch: Watch, count: int | None = None
-) -> DetectedScan:
-    """What `detect` computes of a scan before anything is marked, of its first slices (count) or all.
+) -> PulledScan:
+    """What `detect` computes of a scan's first slices (count), or all, before it asks what is usual.
 
     Finished batches are kept in `work`, which must hold those of the same scan.
     """
@@ -50,7 +62,6 @@ def detect_scan(
     slices = measured_slices(projections, bundle)
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
-    null = _null(bundle, settings, watch)
     meter = NetworkMeter(bundle.denoiser, watch)
     count, scanner = count or len(working.hu), None
     batches: list[Batch] = []
@@ -62,22 +73,30 @@ def detect_scan(
             scanner = scanner or measured_scanner(slices, working)
             images = working.images[numbers.start : numbers.stop]
             scored = score_images(images, bundle, settings, "cpu", meter, None, numbers=numbers, scanner=scanner)
-            maps = score_map(scored.density, scored.reconstruction, settings.score, bundle, null.scales)
-            stored = {"maps": maps, "reconstruction": working.values_of(scored.reconstruction.numpy())}
+            stored = {"density": scored.density.numpy(), "reconstruction": scored.reconstruction.numpy()}
             save_batch(path, stored)
         watch.tell(work.name, numbers.stop, count)
         batches.append(stored)
-    maps, reconstruction = (np.concatenate([one[part] for one in batches]) for part in ("maps", "reconstruction"))
-    block = min(settings.score.blocks(bundle.ct_grid.pixel_mm))
+    density, reconstruction = (
+        torch.from_numpy(np.concatenate([one[part] for one in batches])) for part in ("density", "reconstruction")
+    )
+    return PulledScan(density, reconstruction, working, settings, slices.notices)
+
+
+def detected(scan: PulledScan, bundle: PriorBundle, watch: Watch) -> DetectedScan:
+    """The score maps in units of what is usual for this scan's geometry and dose."""
+    working, score = scan.working, scan.settings.score
+    null = _null(bundle, scan.settings, watch)
+    maps = score_map(scan.density, scan.reconstruction, score, bundle, null.scales)
     return DetectedScan(
-        np.where(working.body, maps, np.float32(0)),
-        reconstruction,
+        np.where(working.body[: len(maps)], maps, np.float32(0)),
+        working.values_of(scan.reconstruction.numpy()),
         working.measured,
         working.body,
         working.geometry,
         null,
-        slices.notices,
-        block,
+        scan.notices,
+        min(score.blocks(bundle.ct_grid.pixel_mm)),
     )
 
 
