@@ -14,7 +14,7 @@ SIDE = 384
 
 
 def _disc() -> CTVolume:
-    """A disc of water `RADIUS_MM` behind the axis, so small that its intensities add up as its line integrals do."""
+    """A disc of water `RADIUS_MM` behind the axis, so small that intensities add up as line integrals do."""
     x = np.arange(SIDE) - (SIDE - 1) / 2
     hu = np.full((1, SIDE, SIDE), -1000, np.float32)
     hu[0][np.hypot(x, x[:, None] - RADIUS_MM) < 4] = 0
