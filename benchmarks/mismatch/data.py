@@ -49,7 +49,7 @@ def main() -> None:
         scan = scanned(study, condition, arguments.geometry, arguments.views, grid.pixel_mm)
         slices = measured_slices(scan, prior)
         working = to_working_grid(first_image(scan, slices).volume, grid)
-        scanner = measured_scanner(slices, working)
+        working, scanner = measured_scanner(slices, working)
         truth = study.truth(working.geometry)
         own = np.where(working.body, truth, np.float32(AIR_HU))
         seen = scanner.operator.forward(torch.from_numpy(images_of_hu(own))).numpy()

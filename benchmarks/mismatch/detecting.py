@@ -63,14 +63,14 @@ def sample_scan(
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
     meter = NetworkMeter(bundle.denoiser, watch)
-    count, scanner = count or len(working.hu), None
+    working, scanner = measured_scanner(slices, working)
+    count = count or len(working.hu)
     batches: list[Batch] = []
     for first in range(0, count, _SLICES_AT_ONCE):
         numbers = range(first, min(first + _SLICES_AT_ONCE, count))
         path = work / f"batch-{first:04d}.npz"
         stored = load_batch(path)
         if stored is None:
-            scanner = scanner or measured_scanner(slices, working)
             images = working.images[numbers.start : numbers.stop]
             scored = score_images(images, bundle, settings, "cpu", meter, None, numbers=numbers, scanner=scanner)
             stored = {"density": scored.density.numpy(), "reconstruction": scored.reconstruction.numpy()}

@@ -68,7 +68,7 @@ def test_it_is_lower_than_the_truth_in_what_it_minimises(slices, image):
 def test_without_the_table_the_data_are_those_of_the_body(slices):
     """Of 24 views: as near to the body's own pixels as the edges within them allow."""
     working = to_working_grid(reconstruct(slices), WorkingGrid((80, 96), PIXEL_MM, 3.0))
-    scanner = measured_scanner(slices, working)
+    working, scanner = measured_scanner(slices, working)
     middle = working.geometry.to_lps((95 / 2, 79 / 2, 0))
     body = slice_image(BODY, 0.0, (80, 96), PIXEL_MM, centre=tuple(middle[:2])) * working.body[0]
     own = scanner.operator.forward(torch.from_numpy(body.astype(np.float32) - 1)[None, None]).numpy()
