@@ -4,6 +4,6 @@ from klip_engine.scans.consistency import consistency
 from klip_engine.scans.measured import MeasuredSlices
 from klip_engine.scans.reconstruction import hu_images, reconstruct
 from klip_engine.scans.slicing import to_slices
-from klip_engine.scans.total_variation import even_images
+from klip_engine.scans.total_variation import FEW_VIEWS, even_images
 
-__all__ = ["MeasuredSlices", "consistency", "even_images", "hu_images", "reconstruct", "to_slices"]
+__all__ = ["FEW_VIEWS", "MeasuredSlices", "consistency", "even_images", "hu_images", "reconstruct", "to_slices"]
