@@ -10,7 +10,7 @@ from typing import Any
 from klip_engine.errors import UsageError
 from klip_engine.files import write_file
 from klip_engine.io import LoadedCT, Study, find_study, read_ct, read_dicom
-from klip_engine.io.projections import facts, find_format, geometry_picture, read_projections
+from klip_engine.io.projections import ReadOptions, facts, find_format, geometry_picture, read_projections
 from klip_engine.priors import load_prior
 from klip_engine.priors.diffusers_pipeline import is_pipeline
 
@@ -20,17 +20,20 @@ def describe(
     tell_series: Callable[[list[dict[str, Any]]], None] | None = None,
     *,
     picture: Path | None = None,
+    item: int | None = None,
+    stack: Path | None = None,
 ) -> dict[str, Any]:
     """What a prior is, a CT (of DICOM, with its series), or projections: their rays, dose and what is missing.
 
     tell_series: is called with the series of a study before one of them is read, which may fail; picture: of
-    projections, a PNG to draw the geometry into.
+    projections, a PNG to draw the geometry into; item, stack: as for `read_projections`.
 
-    Raises InputError for what is none of them, UsageError for a picture of what has no rays.
+    Raises InputError for what is none of them, UsageError for a picture or options of what has no rays.
     """
     path = Path(what)
     if path.exists() and find_format(path) is not None:
-        return _describe_projections(path, picture)
+        return _describe_projections(path, ReadOptions(item, stack), picture)
+    ReadOptions(item, stack).check(f"{what} is no projection data")
     if picture is not None:
         raise UsageError(f"{what} is no projection data: there is no geometry to draw; leave the picture out")
     if (path / "configs" / "metadata.json").is_file() or is_pipeline(path) or not path.exists():
@@ -66,8 +69,8 @@ def _facts(loaded: LoadedCT) -> dict[str, Any]:
     return {"input": loaded.description, "hu_range": [low, high], "notices": list(loaded.notices)}
 
 
-def _describe_projections(path: Path, picture: Path | None) -> dict[str, Any]:
-    projections = read_projections(path)
+def _describe_projections(path: Path, options: ReadOptions, picture: Path | None) -> dict[str, Any]:
+    projections = read_projections(path, item=options.item, stack=options.stack)
     if picture is not None:
         write_file(picture, geometry_picture(projections))
     return {

@@ -15,7 +15,7 @@ from klip_engine.calibration import calibrate, known_null, user_cache
 from klip_engine.detection import Detection, PhotographDetection, WorkingResult
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import Loaded, LoadedCT, LoadedPhotograph, read_ct, read_photograph
-from klip_engine.io.projections import find_format, read_projections
+from klip_engine.io.projections import ReadOptions, find_format, read_projections
 from klip_engine.marking import mark, slice_scores
 from klip_engine.measured_scan import first_image, for_measured, measured_scanner, measured_slices
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
@@ -148,16 +148,25 @@ def pick_device(name: str) -> str:
     raise ResourceError(f"the device '{name}' is not available here; use auto or cpu")
 
 
-def read_input(path: Path | Sequence[Path], prior: PriorBundle, *, series: str | None = None) -> Loaded:
+def read_input(
+    path: Path | Sequence[Path],
+    prior: PriorBundle,
+    *,
+    series: str | None = None,
+    item: int | None = None,
+    stack: Path | None = None,
+) -> Loaded:
     """Read what a prior is of: a CT as `read_ct` does, projections as `read_projections` does, or a photograph
     as `read_photograph` does.
 
-    Raises InputError as these do; UsageError for a `series` of projections or a photograph.
+    Raises InputError as these do; UsageError for a `series` of projections or a photograph, and an `item` or
+    `stack` of anything but the projections that have them.
     """
     if isinstance(path, Path) and path.exists() and find_format(path) is not None:
         if series is not None:
             raise UsageError(f"{path} holds CT projections, which have no series to choose: leave the series out")
-        return read_projections(path)
+        return read_projections(path, item=item, stack=stack)
+    ReadOptions(item, stack).check(f"{path if isinstance(path, Path) else 'the input'} is no projection data")
     if prior.grid is not None:
         return read_ct(path, series=series)
     if series is not None:

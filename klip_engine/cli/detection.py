@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from klip_engine.cli.dicom import dicom_objects, dicom_writer
-from klip_engine.cli.options import Device, Prior, Progress, Seed, SettingsOptions, takes_settings
+from klip_engine.cli.options import Device, Item, Prior, Progress, Seed, SettingsOptions, Stack, takes_settings
 from klip_engine.cli.running import IsCancelled, run, start_facts, stop_if
 from klip_engine.console import ProgressStyle, Reporter
 from klip_engine.words import counted, slices_from_to
@@ -36,6 +36,8 @@ def detect(
     series: Annotated[
         str | None, typer.Option(help="SeriesInstanceUID, number or hash (see info), where there are several.")
     ] = None,
+    item: Item = None,
+    stack: Stack = None,
     dicom: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +61,7 @@ def detect(
         check_replaceable(out)
         objects = dicom_objects(dicom)
         bundle = load_prior(prior)
-        loaded = read_input(Path(source), bundle, series=series)
+        loaded = read_input(Path(source), bundle, series=series, item=item, stack=stack)
         extras = [dicom_writer(loaded, objects)] if objects else []
         reporter.start(**start_facts(prior, settings) | _extent(loaded))
         watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}

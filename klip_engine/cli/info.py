@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from klip_engine.cli.options import Item, Stack
 from klip_engine.cli.running import IsCancelled, run
 from klip_engine.console import ProgressStyle, Reporter, text_table
 
@@ -17,13 +18,15 @@ def info(
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the geometry of projections.")
     ] = None,
+    item: Item = None,
+    stack: Stack = None,
 ) -> None:
     """Say what was understood of a CT (of DICOM: which series, and why) or of projections, or what a prior is."""
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.describe import describe
 
-        print(json.dumps(describe(what, _print_series, picture=picture), indent=2))
+        print(json.dumps(describe(what, _print_series, picture=picture, item=item, stack=stack), indent=2))
 
     run(work, ProgressStyle.NONE)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Prior = Annotated[str, typer.Option(help="A built-in prior or a bundle folder.")]
 Progress = Annotated[ProgressStyle, typer.Option(help="Progress for people, for programs, or none.")]
+Item = Annotated[
+    int | None, typer.Option(help="Of projections with several slices (LoDoPaB-CT): which, from 0.", min=0)
+]
+Stack = Annotated[Path | None, typer.Option(help="Of an RTK geometry: its images, where they lie elsewhere.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto, or as in --settings.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers; default: 0.", min=0)]
 HealthyVolumes = Annotated[

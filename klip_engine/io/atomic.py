@@ -58,11 +58,11 @@ DETECTION = ResultKind(
 
 
 @contextmanager
-def results_folder(out: Path, kind: ResultKind = DETECTION) -> Iterator[Path]:
+def results_folder(out: Path, kind: ResultKind | None = DETECTION) -> Iterator[Path]:
     """A temporary folder to write into, which becomes `out` when the block ends without an exception.
 
     On any exception, a keyboard interrupt included, it is removed and `out` is as it was before. `out` may be
-    new, an empty folder, or an earlier result of this kind, which is replaced.
+    new, an empty folder, or an earlier result of this kind, which is replaced (None: nothing is).
     Raises UsageError where `out` holds something else or cannot be written; ResourceError on a full disk.
     """
     out = _absolute(out)
@@ -109,7 +109,7 @@ def scratch_folder(out: Path) -> Iterator[Path]:
             _remove_if_empty(folder)
 
 
-def check_replaceable(out: Path, kind: ResultKind = DETECTION) -> None:
+def check_replaceable(out: Path, kind: ResultKind | None = DETECTION) -> None:
     """Raise UsageError unless `out` is new, an empty folder or an earlier result of this kind, nothing added.
 
     Worth calling before hours of computation.
@@ -124,6 +124,8 @@ def check_replaceable(out: Path, kind: ResultKind = DETECTION) -> None:
         raise UsageError(f"cannot look into {out}: {error.strerror}; choose another folder") from error
     if not names:
         return
+    if kind is None:
+        raise UsageError(f"{out} is not empty; name a new or empty folder")
     if not _is_own_result(out, kind):
         raise UsageError(
             f"{out} is not empty and holds no earlier result of this program; name a new or empty folder"

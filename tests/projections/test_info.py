@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from klip_engine.io.projections import find_format, read_projections
 from tests.conftest import run_cli
-from tests.projections import ct_pd_writing, klip_files
+from tests.projections import ct_pd_writing, klip_files, test_rtk
 
 
 def test_info_says_what_was_understood(tmp_path, capsys):
@@ -63,9 +65,54 @@ def test_a_picture_of_what_has_no_rays_is_refused(tmp_path, capsys):
     assert not (tmp_path / "p.png").exists()
 
 
-def test_other_files_are_left_to_other_readers(tmp_path):
-    import SimpleITK as sitk
+def test_items_and_stacks_can_be_chosen(tmp_path, capsys):
+    """Written without the engine: an observation file with two slices, a geometry whose images lie elsewhere."""
+    with h5py.File(tmp_path / "observation.hdf5", "w") as file:
+        file["data"] = np.stack([np.full((1000, 513), value, np.float32) for value in (0.01, 0.05)])
+    for item, value in ((None, 0.01), (1, 0.05)):
+        chosen = [] if item is None else ["--item", item]
+        code, out, _ = run_cli(capsys, "info", tmp_path / "observation.hdf5", *chosen)
+        said = json.loads(out)
+        assert (code, said["input"]["item"]) == (0, item or 0)
+        assert said["projections"]["line_integrals"] == pytest.approx([value * 81.35858] * 2, rel=1e-5)
+    (tmp_path / "elsewhere").mkdir()
+    geometry = test_rtk.write(tmp_path, test_rtk.expected(), test_rtk.xml())
+    other = (tmp_path / "geometry.mha").rename(tmp_path / "elsewhere" / "measured.mha")
+    assert run_cli(capsys, "info", geometry)[0] == 3
+    code, out, _ = run_cli(capsys, "info", geometry, "--stack", other, "--picture", tmp_path / "rtk.png")
+    said = json.loads(out)
+    assert (code, said["input"]["stack"], said["projections"]["views"]) == (0, "measured.mha", 6)
+    assert said["projections"]["beam"] == "fan"
+    assert (tmp_path / "rtk.png").stat().st_size > 1000
+    code, _, err = run_cli(capsys, "info", geometry, "--stack", tmp_path / "typo.mha")
+    assert code == 3
+    assert "no such file" in err
 
+
+@pytest.mark.parametrize("command", ["info", "detect"])
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "sentence"),
+    [
+        ("--item", 1, "scan.h5", "klip-projections: there is no item to choose"),
+        ("--stack", "x.mha", "scan.h5", "klip-projections: there is no stack to choose"),
+        ("--item", 9, "observation.hdf5", "holds items 0 to 0; item 9"),
+        ("--stack", "x.mha", "observation.hdf5", "LoDoPaB-CT: there is no stack"),
+        ("--item", 0, "volume.nrrd", "is no projection data: there is no item"),
+    ],
+)
+def test_options_that_mean_nothing_are_usage_errors(tmp_path, capsys, command, option, value, kind, sentence):
+    klip_files.write(tmp_path / "scan.h5", *klip_files.contents())
+    with h5py.File(tmp_path / "observation.hdf5", "w") as file:
+        file["data"] = np.zeros((1, 1000, 513), np.float32)
+    sitk.WriteImage(sitk.Image([64, 64, 3], sitk.sitkInt16), str(tmp_path / "volume.nrrd"))
+    rest = ["-o", tmp_path / "out"] if command == "detect" else []
+    code, _, err = run_cli(capsys, command, tmp_path / kind, option, value, *rest)
+    assert code == 2
+    assert sentence in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_files_are_left_to_other_readers(tmp_path):
     volume = tmp_path / "volume.nrrd"
     sitk.WriteImage(sitk.Image([8, 8, 8], sitk.sitkInt16), str(volume))
     (tmp_path / "empty").mkdir()

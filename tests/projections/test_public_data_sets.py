@@ -136,8 +136,8 @@ def test_lodopab(tmp_path):
     path = write_lodopab(tmp_path / "observation_test_000.hdf5")
     first, second = read_projections(path), read_projections(path, item=1)
     assert np.abs(of_projections(first, DISK) - first.line_integrals).max() < 1e-5
-    assert second.line_integrals == pytest.approx(first.line_integrals / 2, abs=1e-6)
-    assert first.weights == pytest.approx(4096 * np.exp(-first.line_integrals), rel=1e-5)
+    assert np.abs(second.line_integrals - first.line_integrals / 2).max() < 1e-6
+    assert np.allclose(first.weights, 4096 * np.exp(-first.line_integrals), rtol=1e-5, atol=0)
     assert (first.beam, first.mu_water_per_mm, first.i0) == ("parallel", 0.02, 4096)
     assert first.volume_hint.size == (362, 362, 1)
     assert facts(first)["field_of_view_mm"] == pytest.approx(260 * np.sqrt(2), rel=0.01)

@@ -1,8 +1,16 @@
-"""CT projection data from files, one file of code per format, and the project's own format to write."""
+"""CT projection data from and to files, one file of code per format and direction."""
 
 from klip_engine.io.projections.facts import facts
-from klip_engine.io.projections.formats import FORMATS, find_format, read_projections
-from klip_engine.io.projections.klip_hdf5_writing import write_projections
+from klip_engine.io.projections.formats import FORMATS, find_format, read_projections, write_projections
+from klip_engine.io.projections.options import ReadOptions
 from klip_engine.io.projections.picture import geometry_picture
 
-__all__ = ["FORMATS", "facts", "find_format", "geometry_picture", "read_projections", "write_projections"]
+__all__ = [
+    "FORMATS",
+    "ReadOptions",
+    "facts",
+    "find_format",
+    "geometry_picture",
+    "read_projections",
+    "write_projections",
+]

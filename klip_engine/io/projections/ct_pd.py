@@ -36,7 +36,7 @@ from klip_engine.volume import FloatArray
 
 MU_WATER_PER_MM = 0.0192
 """Where the files do not say it; about 70 keV, as in `operators/noise.py`."""
-_PLAUSIBLE_MU_WATER = (0.01, 0.05)
+PLAUSIBLE_MU_WATER = (0.01, 0.05)
 _MODES = ("FFSNONE", "FFSZ", "FFSXY", "FFSXYZ")
 
 
@@ -184,7 +184,7 @@ def _mu_water(header: Dataset, path: Path, notices: list[str]) -> float:
     if value is None:
         notices.append(f"the attenuation of water (7041,1001) is missing: {MU_WATER_PER_MM} per mm was assumed")
         return MU_WATER_PER_MM
-    low, high = _PLAUSIBLE_MU_WATER
+    low, high = PLAUSIBLE_MU_WATER
     if not low <= value <= high:
         raise InputError(
             f"the attenuation of water in {path} is {value:g} per mm (7041,1001), not between {low} and {high}: "

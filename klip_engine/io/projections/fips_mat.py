@@ -26,7 +26,7 @@ from klip_engine.projections import Detector, Projections, Trajectory
 from klip_engine.words import install_extra
 
 VARIABLES = ("CtDataFull", "CtDataLimited")
-_MU_WATER_PER_MM = 0.0192
+MU_WATER_PER_MM = 0.0192
 _NUMBERS = ("angles", "distanceSourceOrigin", "distanceSourceDetector", "pixelSizePost", "numDetectorsPost")
 _LARGEST_FILE = 2 * 2**30
 _HALF_TURN = np.array([1.0, -1.0, 1.0])
@@ -68,14 +68,14 @@ def read(path: Path, options: ReadOptions) -> Projections:
         trajectory=trajectory,
         detector=detector,
         beam="fan",
-        mu_water_per_mm=_MU_WATER_PER_MM,
+        mu_water_per_mm=MU_WATER_PER_MM,
         weights=measured.weights,
         description={"format": "FIPS .mat", "file": path.name, "variable": name},
         notices=(
             *gaps,
             *repeated,
             *measured.notices,
-            f"the file names no attenuation of water: {_MU_WATER_PER_MM} per mm was assumed: HU are relative",
+            f"the file names no attenuation of water: {MU_WATER_PER_MM} per mm was assumed: HU are relative",
             "the file names no photon count: how far each ray can be trusted is unknown",
             "an object on a stage: left, right and front are those of the picture, not of a patient",
         ),

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import h5py
 
 
-def write_projections(path: Path, projections: Projections, *, provenance: Mapping[str, Any] | None = None) -> Path:
-    """Write projections to one HDF5 file; `read_projections` gives the same arrays and numbers bit for bit.
+def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write projections to one HDF5 file; `read_projections` gives the same arrays and numbers bit for bit, so
+    there is nothing to say about what was lost.
 
-    provenance: plain values for JSON, without patient data; the program's name and version are added. The same
-    projections and provenance give the same bytes.
+    provenance: the program's name and version are added. The same projections and provenance give the same bytes.
     Raises UsageError where the path cannot be written or h5py is not there, ResourceError on a full disk.
     """
     try:
@@ -34,7 +34,7 @@ def write_projections(path: Path, projections: Projections, *, provenance: Mappi
     except ImportError as error:
         raise UsageError(f"writing projection data needs h5py: {install_extra('projections')}") from error
     arrays = _arrays(projections)
-    said = {**(provenance or {}), "program": "klip-engine", "version": __version__}
+    said = {**provenance, "program": "klip-engine", "version": __version__}
     with replaced_file(Path(path)) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(_attributes(projections))
         file.attrs["provenance"] = json.dumps(said, sort_keys=True, allow_nan=False)
@@ -44,7 +44,7 @@ def write_projections(path: Path, projections: Projections, *, provenance: Mappi
         file["projections"].attrs["quantity"] = "line_integral"
         if projections.volume_hint is not None:
             _write_hint(file, projections.volume_hint)
-    return Path(path)
+    return ()
 
 
 def _arrays(projections: Projections) -> dict[str, npt.NDArray[Any]]:

@@ -1,18 +1,11 @@
 """Reads RTK's geometry XML (versions 2 and 3) and the stack of projections beside it (MHA, MHD, NRRD, TIFF).
 
-Geometry: RTK's "3D Projection Geometry". In the detector's turned frame the source is at (SourceOffsetX,
-SourceOffsetY, SourceToIsocenterDistance) and the point (0, 0) of the projections at (ProjectionOffsetX,
-ProjectionOffsetY, SourceToIsocenterDistance - SourceToDetectorDistance); the frame is turned by
-R = Rz(-in plane) Rx(-out of plane) Ry(-gantry). RTK's fixed frame is that of IEC 61217: x to the right of an
-observer who faces the gantry, y into it, z up. For a patient head first and supine, which the file cannot say, that
-is LPS (x, -z, y).
+What the parameters of a view mean is in `rtk_view.py`.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,27 +18,14 @@ from klip_engine.io.projections.checks import check_detector, check_trajectory
 from klip_engine.io.projections.first_look import FirstLook
 from klip_engine.io.projections.measured import line_integrals
 from klip_engine.io.projections.options import ReadOptions
+from klip_engine.io.projections.rtk_view import LPS_OF_IEC, MU_WATER_PER_MM, PARAMETERS, ROOT, RtkView
 from klip_engine.projections import Detector, Projections, Trajectory, beam_of
 from klip_engine.volume import FloatArray
 
-ROOT = "RTKThreeDCircularGeometry"
 VERSIONS = ("2", "3")
 STACKS = (".mha", ".mhd", ".nrrd", ".tif", ".tiff")
-_MU_WATER_PER_MM = 0.0192
 _LARGEST_XML = 512 * 2**20
-_PER_VIEW = {
-    "GantryAngle": 0.0,
-    "SourceToIsocenterDistance": 0.0,
-    "SourceToDetectorDistance": 0.0,
-    "SourceOffsetX": 0.0,
-    "SourceOffsetY": 0.0,
-    "ProjectionOffsetX": 0.0,
-    "ProjectionOffsetY": 0.0,
-    "InPlaneAngle": 0.0,
-    "OutOfPlaneAngle": 0.0,
-}
 _COLLIMATION = ("CollimationUInf", "CollimationUSup", "CollimationVInf", "CollimationVSup")
-_LPS_OF_IEC = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 
 
 def recognises(seen: FirstLook) -> bool:
@@ -76,7 +56,7 @@ def read(path: Path, options: ReadOptions) -> Projections:
         trajectory=trajectory,
         detector=detector,
         beam=beam_of(trajectory, detector),
-        mu_water_per_mm=_MU_WATER_PER_MM,
+        mu_water_per_mm=MU_WATER_PER_MM,
         weights=measured.weights,
         description={"format": "RTK geometry", "file": path.name, "stack": stack.name},
         notices=(
@@ -84,32 +64,14 @@ def read(path: Path, options: ReadOptions) -> Projections:
             *measured.notices,
             *(("TIFF keeps no origin: the first element was put at the detector's (0, 0)",) if tiff else ()),
             "the values were taken for line integrals: RTK's files do not say what they are",
-            f"the file names no attenuation of water: {_MU_WATER_PER_MM} per mm was assumed",
+            f"the file names no attenuation of water: {MU_WATER_PER_MM} per mm was assumed",
             "the file names no photon count: how far each ray can be trusted is unknown",
             "the patient was taken to lie head first and supine: RTK's files do not say",
         ),
     )
 
 
-@dataclass(frozen=True)
-class _RtkView:
-    """The nine parameters of a projection (angles in degrees), and its matrix where the file gives it."""
-
-    parameters: Mapping[str, float]
-    matrix: npt.NDArray[np.float64] | None
-
-    def rotation(self) -> npt.NDArray[np.float64]:
-        """From the fixed frame to the detector's turned one."""
-        gantry, out, inside = (
-            np.radians(-self.parameters[name]) for name in ("GantryAngle", "OutOfPlaneAngle", "InPlaneAngle")
-        )
-        about_y = np.array([[np.cos(gantry), 0, np.sin(gantry)], [0, 1, 0], [-np.sin(gantry), 0, np.cos(gantry)]])
-        about_x = np.array([[1, 0, 0], [0, np.cos(out), -np.sin(out)], [0, np.sin(out), np.cos(out)]])
-        about_z = np.array([[np.cos(inside), -np.sin(inside), 0], [np.sin(inside), np.cos(inside), 0], [0, 0, 1]])
-        return about_z @ about_x @ about_y
-
-
-def _geometry(path: Path) -> tuple[list[_RtkView], float]:
+def _geometry(path: Path) -> tuple[list[RtkView], float]:
     """The views, and the radius of a cylindrical detector (0: flat)."""
     root = _parsed(path)
     if root.get("version") not in VERSIONS:
@@ -118,11 +80,11 @@ def _geometry(path: Path) -> tuple[list[_RtkView], float]:
         raise InputError(
             f"{path} has collimation: rays outside the jaws would count as measured; remove them first"
         )
-    known = {**_PER_VIEW, **_numbers(root, path)}
+    known = {**dict.fromkeys(PARAMETERS, 0.0), **_numbers(root, path)}
     views = []
     for element in root.iter("Projection"):
         known = {**known, **_numbers(element, path)}  # as in RTK, what a view leaves out stays as it was
-        views.append(_RtkView(known, _matrix(element, path)))
+        views.append(RtkView(known, _matrix(element, path)))
     if not views:
         raise InputError(f"{path} describes no projection: there is no geometry")
     if len({view.parameters["SourceToDetectorDistance"] == 0 for view in views}) > 1:
@@ -149,7 +111,7 @@ def _parsed(path: Path) -> ET.Element:
 
 
 def _numbers(element: ET.Element, path: Path) -> dict[str, float]:
-    found = {child.tag: child for child in element if child.tag in _PER_VIEW}
+    found = {child.tag: child for child in element if child.tag in PARAMETERS}
     old = element.find("Angle")
     if old is not None:
         found.setdefault("GantryAngle", old)
@@ -178,38 +140,22 @@ def _matrix(element: ET.Element, path: Path) -> npt.NDArray[np.float64] | None:
         raise InputError(f"a Matrix in {path} is no 3 x 4 numbers") from error
 
 
-def _check_matrix(view: _RtkView, number: int, path: Path) -> None:
+def _check_matrix(view: RtkView, number: int, path: Path) -> None:
     """The matrix is there for information; where it contradicts the parameters somebody edited one of them."""
     if view.matrix is None:
         return
-    p, turn = view.parameters, np.eye(4)
-    turn[:3, :3] = view.rotation()
-    distance = p["SourceToDetectorDistance"]
-    if distance == 0:
-        project = np.array(
-            [[1, 0, 0, -p["ProjectionOffsetX"]], [0, 1, 0, -p["ProjectionOffsetY"]], [0, 0, 0, 1]], np.float64
-        )
-        expected = project @ turn
-    else:
-        shift = np.eye(4)
-        shift[:2, 3] = -p["SourceOffsetX"], -p["SourceOffsetY"]
-        scale = np.array(
-            [[-distance, 0, 0, 0], [0, -distance, 0, 0], [0, 0, 1, -p["SourceToIsocenterDistance"]]], np.float64
-        )
-        detector = np.eye(3)
-        detector[:2, 2] = p["SourceOffsetX"] - p["ProjectionOffsetX"], p["SourceOffsetY"] - p["ProjectionOffsetY"]
-        expected = detector @ scale @ shift @ turn
-    if np.abs(view.matrix - expected).max() > 1e-3 * max(1.0, distance):
+    distance = view.parameters["SourceToDetectorDistance"]
+    if np.abs(view.matrix - view.projection_matrix()).max() > 1e-3 * max(1.0, distance):
         raise InputError(
             f"the matrix of view {number} in {path} contradicts its parameters; write the geometry again"
         )
 
 
-def _trajectory(views: list[_RtkView], radius: float) -> Trajectory:
+def _trajectory(views: list[RtkView], radius: float) -> Trajectory:
     parallel = views[0].parameters["SourceToDetectorDistance"] == 0
     sources, centers, us, vs = [], [], [], []
     for view in views:
-        p, back = view.parameters, _LPS_OF_IEC @ view.rotation().T
+        p, back = view.parameters, LPS_OF_IEC @ view.rotation().T
         source = p["SourceToIsocenterDistance"]
         depth = -source if parallel else source - p["SourceToDetectorDistance"]
         x, u = p["ProjectionOffsetX"], np.array([1.0, 0.0, 0.0])
@@ -222,7 +168,7 @@ def _trajectory(views: list[_RtkView], radius: float) -> Trajectory:
         us.append(back @ u)
         vs.append(back[:, 1])
     if parallel:
-        rays = [-_LPS_OF_IEC @ view.rotation().T[:, 2] for view in views]
+        rays = [-LPS_OF_IEC @ view.rotation().T[:, 2] for view in views]
         return Trajectory(np.array(centers), np.array(us), np.array(vs), ray_direction=np.array(rays))
     return Trajectory(np.array(centers), np.array(us), np.array(vs), source_mm=np.array(sources))
 
@@ -250,6 +196,8 @@ def _stack_beside(path: Path) -> Path:
 
 
 def _image(stack: Path) -> sitk.Image:
+    if not stack.is_file():
+        raise InputError(f"no such file: {stack}, the stack of projections; check the spelling")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(stack))
     try:
