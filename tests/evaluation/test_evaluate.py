@@ -28,20 +28,7 @@ from klip_engine.volume import Geometry, to_working_grid
 from tests.conftest import run_cli
 from tests.evaluation.conftest import GRID
 
-
-@pytest.fixture(scope="session")
-def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
-    """Two patients: the synthetic torso, and the same with other noise; the last slices are not healthy."""
-    folder = tmp_path_factory.mktemp("scans")
-    made = []
-    for number in range(2):
-        noise = np.random.default_rng(number + 1).normal(0, 5, torso.hu.shape)
-        path = folder / f"torso-{number}.nrrd"
-        sitk.WriteImage(torso.geometry.image(np.rint(torso.hu + noise).astype(np.int16)), path)
-        made.append(Source(path, f"patient {number}", ((0, 20),)))
-    return tuple(made)
-
-
+pytestmark = pytest.mark.usefixtures("quick_null")
 STUDY = StudySettings(("star", "nodule"), count=2, healthy_slices=3, seed=4)
 
 
@@ -126,12 +113,6 @@ def job(scans, prior, tmp_path) -> EvaluationJob:
     )
 
 
-@pytest.fixture(autouse=True)
-def quick_null(monkeypatch) -> None:
-    monkeypatch.setattr("klip_engine.evaluation.run.NULL_SLICES_ON_DEMAND", 4)
-    monkeypatch.setattr("klip_engine.calibration.DRAW_STEPS", 3)
-
-
 def without_time(document: dict) -> dict:
     return {key: value for key, value in document.items() if key != "timing"}
 
@@ -154,12 +135,17 @@ def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tm
                 "altered_slices": 4, "healthy_slices": 6, "patients": 2, "patients_with_lesion": 2,
             }  # fmt: skip
     assert stored["results"]["star"]["brightness"]["image_auroc"]["value"] > 0.9
-    assert stored["counts"] == {"patients": 2, "scans": 2, "healthy": 6, "star": 4, "nodule": 4}
+    healthy = {(case["file"], case["index"]) for case in stored["slices"] if case["kind"] == HEALTHY}
+    originals = {(case["file"], case["index"]) for case in stored["slices"] if case["lesion"]}
+    unaltered = len(originals - healthy)
+    assert stored["counts"] == {
+        "patients": 2, "scans": 2, "healthy": 6, "star": 4, "nodule": 4, "unaltered": unaltered,
+    }  # fmt: skip
     assert [rate["nominal"] for rate in stored["calibration"]["klip"]["rates"]] == [0.01, 0.05, 0.1, 0.2, 0.5]
     assert stored["calibration"]["klip"]["null"]["slices"] == 4
     assert stored["calibration"]["brightness"]["null"] == {"from": "3 reference slices", "slices": 3}
     assert stored["settings"]["detection"]["sampling"]["steps"] == 4
-    assert len(stored["slices"]) == 14
+    assert len(stored["slices"]) == 14 + unaltered
     assert set(stored["slices"][0]["scores"]) == {"klip", "klip-coherent", "brightness"}
     assert "so few patients" in stored["notices"][-1]
 
@@ -276,7 +262,7 @@ def test_the_command_takes_a_table_and_speaks_json(capsys, scans, prior, tmp_pat
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in printed.splitlines()]
     assert events[-1]["event"] == "done"
-    assert events[-1]["counts"] == {"patients": 1, "scans": 1, "healthy": 2, "star": 1}
+    assert events[-1]["counts"] == {"patients": 1, "scans": 1, "healthy": 2, "star": 1, "unaltered": 1}
     assert list(json.loads(result.read_text())["results"]["star"]) == ["klip"]
     assert (tmp_path / "tables" / "evaluation.md").is_file()
 
