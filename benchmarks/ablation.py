@@ -3,8 +3,8 @@
     python benchmarks/ablation.py ../shared/ct [--preset default] [--count 6] [--cases validation] [-o FILE]
 
 All variants are computed from the same posterior samples of the slices that `benchmarks/detection.py` evaluates, so
-differences between rows are the score's alone. Writes a table, image / dataset level / matched AUROC for each lesion
-kind.
+differences between rows are the score's alone. Writes a table, image / dataset level / matched AUROC for each
+kind of lesion.
 """
 
 from __future__ import annotations
