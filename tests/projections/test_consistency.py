@@ -46,14 +46,14 @@ def test_good_scans_of_any_dose_are_left_alone(scans, name, i0):
 def test_a_mirrored_fan_is_recognised(scans, name):
     slices = to_slices(noisy(scans[name], 1e5, 0))
     flipped = dataclasses.replace(slices, line_integrals=slices.line_integrals[..., ::-1].copy())
-    assert "mirrored" in consistency(flipped)[0]
+    assert "mirrored" in consistency(flipped)[0].sentence
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_angles_out_of_order_are_recognised(scans, name):
     slices = to_slices(noisy(scans[name], 1e5, 0))
     angles = np.random.default_rng(5).permutation(slices.geometry.view_angles_rad)
-    assert "view angles" in consistency(with_geometry(slices, view_angles_rad=tuple(angles)))[0]
+    assert "view angles" in consistency(with_geometry(slices, view_angles_rad=tuple(angles)))[0].sentence
 
 
 @pytest.mark.parametrize("name", SCANS)
@@ -61,7 +61,7 @@ def test_angles_out_of_order_are_recognised(scans, name):
 def test_a_shifted_detector_is_recognised_and_measured(scans, name, bins):
     slices = to_slices(noisy(scans[name], 1e5, 0))
     offset = slices.geometry.detector_offset_bins + bins
-    sentence = consistency(with_geometry(slices, detector_offset_bins=offset))[0]
+    sentence = consistency(with_geometry(slices, detector_offset_bins=offset))[0].sentence
     said = float(sentence.split("about ")[1].split(" mm")[0])
     pitch = slices.geometry.detector_pitch_mm / slices.geometry.magnification
     assert said == pytest.approx(-bins * pitch, abs=0.5)
