@@ -15,7 +15,7 @@ from klip_engine.measured_scan import refuse_contradiction
 from klip_engine.priors import load_prior
 from klip_engine.priors.diffusers_pipeline import is_pipeline
 from klip_engine.projections import Projections
-from klip_engine.scans import CONSISTENCY_SLICES, consistency, to_slices
+from klip_engine.scans import doubts_about, to_slices
 
 
 def describe(
@@ -85,10 +85,9 @@ def _describe_projections(path: Path, picture: Path | None) -> dict[str, Any]:
 def _as_slices(projections: Projections) -> tuple[list[str], str | None]:
     """What `detect` will say of projections before it begins, and the sentence with which it refuses them."""
     try:
-        slices = to_slices(projections, at_most=CONSISTENCY_SLICES)
+        slices, doubts = to_slices(projections, at_most=1), doubts_about(projections)
     except InputError as error:
         return [], str(error)
-    doubts = consistency(slices)
     notices, refused = [*slices.notices, *(doubt.sentence for doubt in doubts)], None
     try:
         refuse_contradiction(projections, doubts)

@@ -13,12 +13,13 @@ import torch
 
 from klip_engine.errors import InputError, UsageError
 from klip_engine.io import LoadedCT
+from klip_engine.io.projections import facts
 from klip_engine.operators import CTOperator, FanGeometry
 from klip_engine.presets import SCAN_SAMPLING
 from klip_engine.priors import PriorBundle
 from klip_engine.projections import Projections
 from klip_engine.samplers import Measurement
-from klip_engine.scans import Doubt, MeasuredSlices, consistency, hu_images, reconstruct, to_slices
+from klip_engine.scans import Doubt, MeasuredSlices, doubts_about, hu_images, reconstruct, to_slices
 from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray, Geometry, WorkingVolume
 
@@ -67,8 +68,7 @@ def measured_slices(
         raise InputError(
             f"these are CT projections, but the prior '{prior.name}' is of photographs; name a prior of CT"
         )
-    slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
-    doubts = consistency(slices)
+    doubts = doubts_about(projections)
     if not trust_geometry:
         refuse_contradiction(projections, doubts)
     sentences = [doubt.sentence for doubt in doubts]
@@ -79,6 +79,7 @@ def measured_slices(
         )
     for sentence in sentences:
         (warn or _warn)(sentence)
+    slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
     return replace(slices, notices=(*slices.notices, *sentences))
 
 
@@ -109,6 +110,7 @@ def first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
     described = {"format": "projections"} | projections.description
     size, spacing = volume.geometry.size, volume.geometry.spacing
     described |= {"size": list(size), "slices": size[2], "spacing_mm": [round(v, 6) for v in spacing]}
+    described |= {"projections": facts(projections)}
     return LoadedCT(volume, described, (*projections.notices, *slices.notices))
 
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from klip_engine.operators import FanGeometry
+from klip_engine.projections import Projections
 from klip_engine.scans.measured import MeasuredSlices
 from klip_engine.scans.moments import moments
 from klip_engine.scans.opposite_rays import LEAST_PAIRS, opposite_rays
+from klip_engine.scans.slicing import to_slices
 
-CONSISTENCY_SLICES = 6
-"""How many slices are asked: `to_slices` need not make more for it."""
+_SLICES = 6
+"""How many slices are asked."""
 _BINS = 160
 _LEAST_ARC = math.radians(30)
 _MANY_VIEWS = 12
@@ -35,6 +37,14 @@ class Doubt:
 
     sentence: str
     decisive: bool = False
+
+
+def doubts_about(projections: Projections) -> tuple[Doubt, ...]:
+    """What does not fit in a scan, asked of a few of its slices.
+
+    Raises InputError for scans that cannot be taken slice by slice, as `to_slices` does.
+    """
+    return consistency(to_slices(projections, at_most=_SLICES, filled=False))
 
 
 def consistency(slices: MeasuredSlices) -> tuple[Doubt, ...]:
@@ -53,7 +63,7 @@ def consistency(slices: MeasuredSlices) -> tuple[Doubt, ...]:
 
 def _coarse(slices: MeasuredSlices) -> MeasuredSlices:
     """A few slices, with neighbouring bins averaged: what is asked are large things, and noise is not one."""
-    count = min(CONSISTENCY_SLICES, len(slices))
+    count = min(_SLICES, len(slices))
     chosen = np.unique(np.linspace(0, len(slices) - 1, count).round().astype(int))
     few = slices.averaged([(int(i), int(i) + 1) for i in chosen])
     return few.coarser(max(1, slices.geometry.detector_count // _BINS))

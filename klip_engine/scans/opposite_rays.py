@@ -31,7 +31,7 @@ _LEAST_CONTRAST = 0.01
 """Of the mean square of all rays: what rays a quarter turn apart are taken to differ by at least. A cylinder about
 the axis hardly differs, and what little does is the steps of bins."""
 _DOUBTFUL = 0.1
-_DECISIVE = 0.2
+_DECISIVE = 0.15
 """Squared disagreement of opposite rays, over that of rays a quarter turn apart."""
 _LEAST_MIRRORED = 0.03
 _ABOVE_NOISE = 6.0
@@ -85,7 +85,7 @@ class OppositeRays:
         Measured on seven phantoms (chest, centred and off-centre bodies, head, metal, a water cylinder, a small
         insert) in full, short, sparse, offset and truncated fans: the share of good scans stays below 0.04,
         that of mirrored ones above 0.06 of which a mirrored detector explains more than 90 %; shuffled angles
-        come to 0.8 and more, names sorted as text (1, 10, 100, 2, ...) to 0.23 and more.
+        come to 0.8 and more, names sorted as text (1, 10, 100, 2, ...) mostly to 0.2 and more.
         """
         given = self._as_given
         if given.squared < 2 * given.noise:

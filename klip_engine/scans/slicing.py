@@ -30,7 +30,7 @@ WeightArray = npt.NDArray[np.float32]
 
 
 def to_slices(
-    projections: Projections, *, slice_mm: float = SLICE_MM, at_most: int | None = None
+    projections: Projections, *, slice_mm: float = SLICE_MM, at_most: int | None = None, filled: bool = True
 ) -> MeasuredSlices:
     """Sinograms of axial slices: a row or turn of its own each, or rebinned from a helix, `slice_mm` apart and
     thick.
@@ -39,7 +39,8 @@ def to_slices(
     position is a slice, where the rows leave it by less than 1.5 mm at 150 mm from the axis. Helices: single-slice
     rebinning (`rebinning`); the rays lean by up to half the detector's height at the axis times 150 mm over the
     source's distance, 8 mm at most; slices that no full turn reaches are left out.
-    at_most: only so many of the slices, evenly chosen, for a look at the scan.
+    at_most: only so many of the slices, evenly chosen, for a look at the scan; filled: what a helix saw from one
+    side only is taken from the other, which makes opposite rays agree: `consistency` asks slices without.
     Raises InputError for cone beams, scans not along the patient's length and anything that does not fit together.
     """
     weights, notices = known_or_estimated_weights(projections)
@@ -50,7 +51,7 @@ def to_slices(
         heights = np.unique(np.round(views.detector_z / _SAME_HEIGHT_MM)) * _SAME_HEIGHT_MM
         moving = len(heights) > len(views) / 4 and len(views) > 4
         if moving:
-            slices = _helical(projections, views, slice_mm, at_most)
+            slices = _helical(projections, views, slice_mm, at_most, filled)
         else:
             slices = _at_rest(projections, views, at_most)
     return replace(slices, notices=(*notices, *slices.notices))
@@ -182,7 +183,9 @@ def _lean_mm(views: FanViews) -> float:
     return farthest * LEANING_RADIUS_MM / float(views.radius.mean())
 
 
-def _helical(projections: Projections, views: FanViews, slice_mm: float, at_most: int | None) -> MeasuredSlices:
+def _helical(
+    projections: Projections, views: FanViews, slice_mm: float, at_most: int | None, filled: bool
+) -> MeasuredSlices:
     """Slices `slice_mm` apart, each the mean of the sinograms of heights a detector row apart."""
     rows = views.line_integrals.shape[1]
     table = np.diff(views.detector_z)
@@ -210,7 +213,8 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float, at_most
     centres = np.arange(ends[0] + slice_mm / 2, ends[1], slice_mm)
     heights, data, weights = [], [], []
     for centre in centres[_few(len(centres), at_most)]:
-        sinogram = _mean_rays(views, geometry, centre + (np.arange(thick) - (thick - 1) / 2) * slice_mm / thick)
+        between = (np.arange(thick) - (thick - 1) / 2) * slice_mm / thick
+        sinogram = _mean_rays(views, geometry, centre + between, filled)
         if sinogram is not None:
             heights.append(float(centre))
             data.append(sinogram[0])
@@ -220,22 +224,24 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float, at_most
             "no slice of this helical scan was measured over a full turn: it is too short, or its pitch too great"
         )
     slices = _measured(projections, geometry, np.array(heights), np.stack(data), np.stack(weights))
+    many = f"{len(heights)} slices" if at_most is None else "slices"
     notice = (
-        f"The helical scan was rebinned to {len(heights)} slices {slice_mm:g} mm apart; {LEANING_RADIUS_MM:.0f} mm "
+        f"The helical scan was rebinned to {many} {slice_mm:g} mm apart; {LEANING_RADIUS_MM:.0f} mm "
         f"from the axis their rays lean by up to {lean:.1f} mm."
     )
     return replace(slices, notices=(notice,))
 
 
 def _mean_rays(
-    views: FanViews, geometry: ScanGeometry, heights: npt.NDArray[np.float64]
+    views: FanViews, geometry: ScanGeometry, heights: npt.NDArray[np.float64], filled: bool
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-    """Mean sinogram and weights of neighbouring heights; None where a view misses more than a fifth of its rays."""
+    """Mean sinogram and weights of neighbouring heights; None where a view misses more than a fifth of its rays, or
+    not filled where there are none."""
     values, variances, measured = [], [], []
     for height in heights:
-        rays = slice_rays(views, geometry, float(height))
+        rays = slice_rays(views, geometry, float(height), filled=filled)
         seen = (rays.seen > 0) & (rays.weight > 0)
-        if seen.mean(axis=1).min() < _LEAST_SEEN:
+        if seen.mean(axis=1).min() < _LEAST_SEEN if filled else not seen.any():
             return None
         measured.append(seen)
         values.append(rays.value)

@@ -51,4 +51,9 @@ def read_projections(path: Path, *, item: int = 0, stack: Path | None = None) ->
     if known is None:
         names = ", ".join(f.name for f in FORMATS)
         raise InputError(f"{path} is no projection data this program reads ({names}); see docs/projections.md")
-    return known.read(path, ReadOptions(item, stack))
+    try:
+        return known.read(path, ReadOptions(item, stack))
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error  # found where only the scan was known, not its file
