@@ -16,6 +16,12 @@ from tests.conftest import run_cli, save_wiener_prior
 from tests.projections.scanner import BODY, fan_scan, turn
 
 
+@pytest.fixture(autouse=True)
+def coarse_null(monkeypatch):
+    """What is usual is of no interest here."""
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 4)
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     return save_wiener_prior(tmp_path_factory.mktemp("prior") / "wiener", WorkingGrid((40, 48), 10.0, 3.0))

@@ -129,7 +129,7 @@ def _geometry(path: Path) -> tuple[list[_RtkView], float]:
         raise InputError(f"{path} mixes parallel and divergent views (SourceToDetectorDistance 0 and not 0)")
     if any(_on_the_axis(view.parameters) for view in views):
         raise InputError(
-            f"{path} puts the source onto the axis of rotation: SourceToIsocenterDistance is missing, or not above 0"
+            f"{path} puts the source onto the axis of rotation: SourceToIsocenterDistance is missing or not above 0"
         )
     for number, view in enumerate(views):
         _check_matrix(view, number, path)
