@@ -1,4 +1,4 @@
-"""Time and memory of a helical scan of a clinical size: consistency check, rebinning to slices, and a full step scan.
+"""Time and memory of a clinical scan: the check of its geometry, rebinning of a helix, a step-and-shoot scan.
 
     python -m benchmarks.helix [--turns 3] [--views 1000] [--columns 736] [--rows 64]
 
