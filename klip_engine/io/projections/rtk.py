@@ -136,7 +136,7 @@ def _geometry(path: Path) -> tuple[list[_RtkView], float]:
     return views, _number(root.find("RadiusCylindricalDetector"), path, 0.0)
 
 
-def _on_the_axis(parameters: dict[str, float]) -> bool:
+def _on_the_axis(parameters: Mapping[str, float]) -> bool:
     return parameters["SourceToDetectorDistance"] != 0 and parameters["SourceToIsocenterDistance"] <= 0
 
 
