@@ -25,6 +25,8 @@ _SAME_HEIGHT_MM = 0.02
 _SAME_ANGLE_RAD = 1e-4
 _LEAST_HELICAL_ROWS = 4
 _LEAST_SEEN = 0.8
+_VIEWS_TO_ASK = 360
+"""In a turn: enough for a question about the geometry, whatever the scan has."""
 
 WeightArray = npt.NDArray[np.float32]
 
@@ -40,7 +42,8 @@ def to_slices(
     rebinning (`rebinning`); the rays lean by up to half the detector's height at the axis times 150 mm over the
     source's distance, 8 mm at most; slices that no full turn reaches are left out.
     at_most: only so many of the slices, evenly chosen, for a look at the scan; filled: what a helix saw from one
-    side only is taken from the other, which makes opposite rays agree: `consistency` asks slices without.
+    side only is taken from the other, which makes opposite rays agree: `consistency` asks slices without, which
+    are thin and of few views.
     Raises InputError for cone beams, scans not along the patient's length and anything that does not fit together.
     """
     weights, notices = known_or_estimated_weights(projections)
@@ -206,9 +209,11 @@ def _helical(
         )
     step = float(np.median(np.diff(views.angle)))
     per_turn = round(2 * math.pi / step)
+    if not filled:
+        per_turn = min(per_turn, _VIEWS_TO_ASK)
     geometry = views.geometry(tuple(float(views.angle[0]) + i * 2 * math.pi / per_turn for i in range(per_turn)))
     row_mm = views.row_pitch_mm * float(views.radius.mean() / views.distance_of(np.array([0]), np.zeros(1))[0])
-    thick = max(1, round(slice_mm / row_mm))
+    thick = max(1, round(slice_mm / row_mm)) if filled else 1
     ends = np.sort(views.detector_z[[0, -1]])
     centres = np.arange(ends[0] + slice_mm / 2, ends[1], slice_mm)
     heights, data, weights = [], [], []
