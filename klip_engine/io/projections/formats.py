@@ -95,7 +95,12 @@ def read_projections(path: Path, *, item: int | None = None, stack: Path | None 
         raise InputError(f"{path} is no projection data this program reads ({names}); see docs/projections.md")
     options = ReadOptions(item, stack)
     options.check(f"{path} is {known.name}", known.options)
-    return known.read(path, options)
+    try:
+        return known.read(path, options)
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error  # found where only the scan was known, not its file
 
 
 def write_projections(
