@@ -15,7 +15,7 @@ from klip_engine.volume import Geometry
 from tests.conftest import run_cli
 from tests.simulation.conftest import body
 
-COARSE = ["--views", 60, "--detector-bins", 100, "--sub-rays", 1, "--pixel-mm", 4, "--progress", "json"]
+COARSE = ["--views", 40, "--detector-bins", 100, "--sub-rays", 1, "--pixel-mm", 4, "--progress", "json"]
 FAN, PARALLEL = ["--bin-mm", 5.1], ["--bin-mm", 2.8, "--geometry", "parallel"]
 
 
@@ -33,7 +33,7 @@ def test_from_a_volume_to_a_file_and_what_info_says(volume, tmp_path, capsys):
     assert code == 0
     assert events[0]["event"] == "start"
     assert events[-1]["event"] == "done"
-    assert events[-1]["views"] == 120
+    assert events[-1]["views"] == 80
     assert any(event["event"] == "progress" for event in events)
     picture = tmp_path / "scan.png"
     code, printed, _ = run_cli(capsys, "info", out, "--picture", picture)
@@ -51,7 +51,7 @@ def test_people_are_told_that_it_is_research_software(volume, tmp_path, capsys):
     code, out, err = run_cli(capsys, "simulate", volume, "-o", tmp_path / "s.h5", *quiet, *FAN, "--slices", "0:1")
     assert code == 0
     said = " ".join((out + err).split())
-    assert "60 views of 1 x 100 elements" in said
+    assert "40 views of 1 x 100 elements" in said
     assert " ".join(NOTICE.split()) in said
 
 
@@ -61,9 +61,9 @@ def test_people_are_told_that_it_is_research_software(volume, tmp_path, capsys):
         ("scan.h5", FAN),
         ("scan.h5", [*FAN, "--geometry", "fan-flat", "--offset-bins", 0.25]),
         ("scan.h5", PARALLEL),
-        ("folder", FAN),
+        ("folder", [*FAN, "--slices", "0:1"]),
         ("folder", [*FAN, "--geometry", "fan-flat"]),
-        ("folder", [*FAN, "--geometry", "helical", "--detector-rows", 6, "--row-mm", 4]),
+        ("folder", [*FAN, "--geometry", "helical", "--detector-rows", 4, "--row-mm", 6, "--views", 40]),
         ("scan.mat", [*FAN, "--geometry", "fan-flat", "--slices", "0:1"]),
         ("scan.xml", [*FAN, "--geometry", "fan-flat"]),
         ("scan.xml", FAN),

@@ -32,7 +32,7 @@ def water_cylinder():
 def seen(hu, **settings):
     """The reconstruction of one slice, HU [y, x]."""
     volume = CTVolume(hu, Geometry((SIDE, SIDE, 1), (PIXEL, PIXEL, 3.0)))
-    scanner = {"views": 180, "detector_bins": 230, "bin_mm": 2.4, "pixel_mm": PIXEL}
+    scanner = {"views": 90, "detector_bins": 138, "bin_mm": 4.0, "pixel_mm": PIXEL}
     return reconstruct(to_slices(simulate(volume, small(**scanner, **settings)))).hu[0]
 
 
