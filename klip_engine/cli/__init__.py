@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from klip_engine.cli import artifacts, detection, dicom, evaluation, info, priors, serve
+from klip_engine.cli import artifacts, detection, dicom, evaluation, info, priors, serve, simulation
 from klip_engine.version import __version__
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(evaluation.tune)
 app.command("import")(priors.import_weights)
 app.command()(artifacts.score)
 app.command()(dicom.export)
+app.command()(simulation.simulate)
 app.command()(info.info)
 app.command()(serve.serve)
 

@@ -173,8 +173,8 @@ class ScanGeometry:
         """Half the width, on the detector, of the shadow of the disc that holds the image grid."""
         raise NotImplementedError
 
-    def _axes(
-        self, first_view: int, last_view: int, device: torch.device | str
+    def axes(
+        self, first_view: int, last_view: int, device: torch.device | str = "cpu"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Detector axis u and central direction d of the views, [views, 1, 2] each."""
         angles = torch.tensor(self.view_angles_rad[first_view:last_view], dtype=torch.float64, device=device)
@@ -201,7 +201,7 @@ class ParallelGeometry(ScanGeometry):
 
     def rays(self, first_view: int, last_view: int, device: torch.device | str = "cpu") -> Rays:
         """The rays of views first .. last - 1, view by view and bin by bin; float64."""
-        u, d = self._axes(first_view, last_view, device)
+        u, d = self.axes(first_view, last_view, device)
         point = self.detector_positions_mm(device)[:, None] * u
         return Rays(point.reshape(-1, 2), d.expand_as(point).reshape(-1, 2))
 
@@ -243,9 +243,13 @@ class FanGeometry(ScanGeometry):
         """Angle of every bin's ray from the central ray, positive towards u: float64 [bins]."""
         raise NotImplementedError
 
+    def ray_lengths_mm(self) -> torch.Tensor:
+        """From the source to every bin: float64 [bins]."""
+        raise NotImplementedError
+
     def rays(self, first_view: int, last_view: int, device: torch.device | str = "cpu") -> Rays:
         """The rays of views first .. last - 1, view by view and bin by bin; float64."""
-        u, d = self._axes(first_view, last_view, device)
+        u, d = self.axes(first_view, last_view, device)
         fan_angle = self.fan_angles_rad(device)[:, None]
         direction = fan_angle.cos() * d + fan_angle.sin() * u
         source = (-self.source_to_isocentre_mm * d).expand_as(direction)
@@ -261,6 +265,12 @@ class FanFlatGeometry(FanGeometry):
     def fan_angles_rad(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Angle of every bin's ray from the central ray, positive towards u: float64 [bins]."""
         return torch.atan(self.detector_positions_mm(device) / self.source_to_detector_mm)
+
+    def ray_lengths_mm(self) -> torch.Tensor:
+        """From the source to every bin: float64 [bins]."""
+        return torch.hypot(
+            self.detector_positions_mm(), torch.tensor(self.source_to_detector_mm, dtype=torch.float64)
+        )
 
     def _shadow_half_width_mm(self) -> float:
         return self.source_to_detector_mm * math.tan(math.asin(self.image_radius_mm / self.source_to_isocentre_mm))
@@ -284,6 +294,10 @@ class FanCurvedGeometry(FanGeometry):
     def fan_angles_rad(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Angle of every bin's ray from the central ray, positive towards u: float64 [bins]."""
         return self.detector_positions_mm(device) / self.source_to_detector_mm
+
+    def ray_lengths_mm(self) -> torch.Tensor:
+        """From the source to every bin: float64 [bins]."""
+        return torch.full((self.detector_count,), self.source_to_detector_mm, dtype=torch.float64)
 
     def _shadow_half_width_mm(self) -> float:
         return self.source_to_detector_mm * math.asin(self.image_radius_mm / self.source_to_isocentre_mm)

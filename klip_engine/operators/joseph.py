@@ -8,15 +8,21 @@ spacing / |cos|. Pixels outside the image count as 0.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
 from klip_engine.operators.geometry import Rays, ScanGeometry
-
-_ENTRIES_PER_BLOCK = 2_000_000
+from klip_engine.operators.main_axis import MainAxis
+from klip_engine.operators.sparse_rows import (
+    ENTRIES_PER_BLOCK,
+    Entries,
+    compress,
+    concatenated,
+    csr_tensor,
+    transposed,
+)
 
 
 class SystemMatrix(Protocol):
@@ -57,10 +63,10 @@ class StoredMatrix:
     """
 
     def __init__(self, geometry: ScanGeometry, device: torch.device | str, dtype: torch.dtype) -> None:
-        rows = _concatenated([_compress(block, dtype) for block in _blocks(geometry, device)])
+        rows = concatenated([compress(block, dtype) for block in _blocks(geometry, device)])
         shape = (len(rows.lengths), geometry.image_shape[0] * geometry.image_shape[1])
-        self._rows = _csr(rows, shape)
-        self._columns = _csr(_transposed(rows, shape[1]), shape[::-1])
+        self._rows = csr_tensor(rows, shape)
+        self._columns = csr_tensor(transposed(rows, shape[1]), shape[::-1])
         row_starts = torch.int32.itemsize * (sum(shape) + 2)
         self.nbytes = 2 * (rows.columns.nbytes + rows.weights.nbytes) + row_starts
 
@@ -109,113 +115,25 @@ class RowBlockMatrix:
         return images
 
 
-class Entries(NamedTuple):
-    """The nonzeros of some rows, padded to equal length with weight 0 at pixel 0; both [rays, entries]."""
-
-    pixel: torch.Tensor
-    weight: torch.Tensor
-
-
 def joseph_entries(rays: Rays, image_shape: tuple[int, int], spacing_mm: float) -> Entries:
     """Joseph's interpolation weights in mm (float64), and the flat pixel index (int32) each belongs to.
 
     The rays' points are from the middle of the image grid.
     """
-    rows, columns = image_shape
-    along_x = rays.direction[:, 0].abs() > rays.direction[:, 1].abs()
-    # Below, the ray steps along its main axis and drifts along the side axis; pairs are (main, side).
-    direction = torch.where(along_x[:, None], rays.direction, rays.direction.flip(1))
-    start = torch.where(along_x[:, None], rays.point, rays.point.flip(1))
-    main_count = torch.where(along_x, columns, rows)[:, None]
-    side_count = torch.where(along_x, rows, columns)[:, None]
-    main_stride = torch.where(along_x, 1, columns)[:, None].int()
-    side_stride = torch.where(along_x, columns, 1)[:, None].int()
-
-    step = torch.arange(max(rows, columns), device=rays.point.device, dtype=torch.int32)[None]
-    slope = (direction[:, 1] / direction[:, 0])[:, None]
-    side_at_first = (start[:, 1:] - start[:, :1] * slope) / spacing_mm - slope * (main_count - 1) / 2
-    side = side_at_first + slope * step + (side_count - 1) / 2
+    walk = MainAxis.of(rays, image_shape, spacing_mm)
+    side = walk.side_at(walk.steps)
     lower = side.floor()
     fraction = side - lower
-    length = spacing_mm / direction[:, :1].abs()
-
-    # Clamped before the cast: a ray far outside the image must not overflow 32 bits.
-    neighbour = torch.stack([lower, lower + 1], dim=-1).clamp_(-1, max(rows, columns)).int()
-    weight = torch.stack([1 - fraction, fraction], dim=-1) * length[..., None]
-    inside = (neighbour >= 0) & (neighbour < side_count[..., None]) & (step < main_count)[..., None]
-    pixel = step[..., None] * main_stride[..., None] + neighbour * side_stride[..., None]
-    return Entries(
-        torch.where(inside, pixel, 0).flatten(start_dim=1),
-        torch.where(inside, weight, 0.0).flatten(start_dim=1),
-    )
+    return walk.entries(lower, 1 - fraction, fraction)
 
 
 def _blocks(geometry: ScanGeometry, device: torch.device | str) -> Iterator[Entries]:
     """The matrix a few views at a time, in the order of its rows."""
     entries_per_view = geometry.detector_count * 2 * max(geometry.image_shape)
-    views_per_block = max(1, _ENTRIES_PER_BLOCK // entries_per_view)
+    views_per_block = max(1, ENTRIES_PER_BLOCK // entries_per_view)
     views = len(geometry.view_angles_rad)
     for first in range(0, views, views_per_block):
         rays = geometry.rays(first, min(first + views_per_block, views), device)
         from_image_centre = rays.point - rays.point.new_tensor(geometry.image_centre_mm)
         rays = Rays(from_image_centre, rays.direction)
         yield joseph_entries(rays, geometry.image_shape, geometry.pixel_spacing_mm)
-
-
-class _SparseRows(NamedTuple):
-    """Nonzeros row after row and, within a row, by column."""
-
-    lengths: torch.Tensor
-    """Nonzeros per row, int64."""
-    columns: torch.Tensor
-    """Of every nonzero, int32."""
-    weights: torch.Tensor
-
-
-def _compress(entries: Entries, dtype: torch.dtype) -> _SparseRows:
-    weight = entries.weight.to(dtype)
-    kept = weight > 0
-    beyond_last = torch.iinfo(torch.int32).max
-    pixel, order = torch.where(kept, entries.pixel, beyond_last).sort(dim=1)
-    kept_in_order = pixel != beyond_last
-    return _SparseRows(kept.sum(dim=1), pixel[kept_in_order], weight.gather(1, order)[kept_in_order])
-
-
-def _concatenated(blocks: list[_SparseRows]) -> _SparseRows:
-    lengths, columns, weights = zip(*blocks, strict=True)
-    return _SparseRows(torch.cat(lengths), torch.cat(columns), torch.cat(weights))
-
-
-def _transposed(matrix: _SparseRows, column_count: int) -> _SparseRows:
-    """The transpose, filled a few rows of the matrix at a time so that no sort runs over the whole of it."""
-    lengths = torch.bincount(matrix.columns, minlength=column_count)
-    next_free = lengths.cumsum(0) - lengths
-    rays = torch.empty_like(matrix.columns)
-    weights = torch.empty_like(matrix.weights)
-    for first_ray, block in _split(matrix):
-        block_rays = torch.arange(first_ray, first_ray + len(block.lengths), dtype=rays.dtype, device=rays.device)
-        pixel, order = block.columns.sort(stable=True)
-        block_lengths = torch.bincount(pixel, minlength=column_count)
-        first_in_block = block_lengths.cumsum(0) - block_lengths
-        position = torch.arange(len(pixel), device=pixel.device) + (next_free - first_in_block)[pixel]
-        rays[position] = block_rays.repeat_interleave(block.lengths)[order]
-        weights[position] = block.weights[order]
-        next_free += block_lengths
-    return _SparseRows(lengths, rays, weights)
-
-
-def _split(matrix: _SparseRows) -> Iterator[tuple[int, _SparseRows]]:
-    """Blocks of rows, each with the number of its first row."""
-    rows_per_block = max(1, len(matrix.lengths) * _ENTRIES_PER_BLOCK // max(1, len(matrix.columns)))
-    block_lengths = matrix.lengths.split(rows_per_block)
-    sizes = [int(lengths.sum()) for lengths in block_lengths]
-    blocks = zip(block_lengths, matrix.columns.split(sizes), matrix.weights.split(sizes), strict=True)
-    for number, block in enumerate(blocks):
-        yield number * rows_per_block, _SparseRows(*block)
-
-
-def _csr(rows: _SparseRows, shape: tuple[int, ...]) -> torch.Tensor:
-    starts = torch.cat([rows.lengths.new_zeros(1), rows.lengths.cumsum(0)]).int()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-        return torch.sparse_csr_tensor(starts, rows.columns, rows.weights, size=shape, check_invariants=False)

@@ -122,6 +122,11 @@ def write_projections(
     return _writer(path, format)(path, projections, provenance or {})
 
 
+def check_writable(path: Path, format: str | None = None) -> None:
+    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write."""
+    _writer(Path(path), format)
+
+
 def _writer(path: Path, name: str | None) -> Writer:
     written = {known.short: known for known in FORMATS if known.write is not None}
     if name is None:

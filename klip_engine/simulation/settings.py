@@ -1,0 +1,178 @@
+"""What can be set about a simulated scan; written into the file it makes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from klip_engine.errors import UsageError
+from klip_engine.operators import NOISE_PRESETS
+
+GEOMETRIES = ("parallel", "fan-flat", "fan-curved", "helical")
+DOSES = ("none", *NOISE_PRESETS)
+RAYS = ("exact", "joseph")
+MOST_SUB_RAYS = 6
+_SHORTEST_ARC_DEG = 10.0
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """A scanner and how it errs. The defaults are a common multi-slice scanner at standard dose.
+
+    geometry: one of `GEOMETRIES`; parallel and fans take every slice at rest, a helix moves the table.
+    views: per turn, or over `arc_deg`; arc_deg: None for 360 degrees (parallel: 180); start_deg: of the first view.
+    detector_bins, bin_mm: columns and their width on the detector, None for 0.705 mm at the isocentre;
+    source_isocentre_mm, source_detector_mm: of fans; offset_bins: shift of the detector along its columns (0.25: a
+    quarter-detector shift). detector_rows, row_mm: of a helix, row_mm on the detector; pitch: table feed per turn
+    over the rows' height at the isocentre.
+    dose: a noise preset, or "none" for ideal data. kvp: tube voltage of a polychromatic beam, None for one energy;
+    water_correction: whether its data are corrected so that water is flat. scatter: added to every ray, as a share
+    of the view's median signal behind the body. dead_pixels, drifting_pixels: share of the detector elements that
+    are known to be dead, and that err in gain without anybody knowing. angle_jitter_deg, angle_step_error_deg:
+    deviation of each view's true angle from the one written, and by how much each step is longer than written.
+    slices: range [first, last) of the axial slices; slice_mm: thickness and distance of the measured slices, None
+    for the volume's own. rays: "exact" lengths in pixels, or "joseph", what reconstructions use; sub_rays: over
+    which each ray is averaged in intensity (bin, view step, focal spot of spot_mm); pixel_mm: the volume's pixels
+    are divided where they are larger. seed: of noise and faults.
+    Raises UsageError for what no scanner does.
+    """
+
+    geometry: str = "fan-curved"
+    views: int = 360
+    arc_deg: float | None = None
+    start_deg: float = 0.0
+    detector_bins: int = 736
+    bin_mm: float | None = None
+    source_isocentre_mm: float = 595.0
+    source_detector_mm: float = 1085.6
+    offset_bins: float = 0.0
+    detector_rows: int = 16
+    row_mm: float = 2.1894
+    pitch: float = 1.0
+    dose: str = "standard"
+    kvp: float | None = None
+    water_correction: bool = True
+    scatter: float = 0.0
+    dead_pixels: float = 0.0
+    drifting_pixels: float = 0.0
+    angle_jitter_deg: float = 0.0
+    angle_step_error_deg: float = 0.0
+    slices: tuple[int, int] | None = None
+    slice_mm: float | None = None
+    rays: str = "exact"
+    sub_rays: int | None = None
+    spot_mm: float = 1.0
+    pixel_mm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of(self.geometry, GEOMETRIES, "geometry")
+        _one_of(self.dose, DOSES, "dose")
+        _one_of(self.rays, RAYS, "kind of rays")
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{name} of a simulated scan is {value}; give a finite number")
+        for name in (
+            "bin_mm",
+            "source_isocentre_mm",
+            "source_detector_mm",
+            "row_mm",
+            "pitch",
+            "slice_mm",
+            "pixel_mm",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} of a simulated scan is {value:g}; it must be positive")
+        for name, least in (("views", 2), ("detector_bins", 2), ("detector_rows", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} of a simulated scan is {getattr(self, name)}; it must be {least} or more")
+        if not 1 <= self.bundle <= MOST_SUB_RAYS:
+            raise UsageError(f"sub_rays of a simulated scan is {self.sub_rays}; give 1 to {MOST_SUB_RAYS}")
+        for name in ("scatter", "spot_mm", "angle_jitter_deg"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} of a simulated scan is {getattr(self, name):g}; it cannot be negative")
+        self._check_arc()
+        self._check_elements()
+        if self.source_detector_mm < self.source_isocentre_mm:
+            raise UsageError(
+                f"the detector is {self.source_detector_mm:g} mm from the source and the isocentre "
+                f"{self.source_isocentre_mm:g} mm: the detector must lie beyond the isocentre"
+            )
+        if self.kvp is not None and not 40 <= self.kvp <= 150:
+            raise UsageError(f"a tube voltage of {self.kvp:g} kV is out of range; give 40 to 150")
+        if self.slices is not None and not 0 <= self.slices[0] < self.slices[1]:
+            raise UsageError(
+                f"there are no slices {self.slices[0]}:{self.slices[1]}; give FIRST:LAST, LAST excluded"
+            )
+
+    def _check_arc(self) -> None:
+        arc = self.arc
+        if self.geometry == "helical":
+            if arc < 360:
+                raise UsageError(
+                    f"a helix of {arc:g} degrees is no full turn; leave the arc out, or give 360 or more"
+                )
+        elif not _SHORTEST_ARC_DEG <= arc <= 360:
+            raise UsageError(f"an arc of {arc:g} degrees cannot be used; give {_SHORTEST_ARC_DEG:g} to 360 degrees")
+        if self.angle_step_error_deg <= -self.step_deg:
+            raise UsageError("with this error of the angle steps the gantry would turn backwards")
+
+    def _check_elements(self) -> None:
+        for name in ("dead_pixels", "drifting_pixels"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(
+                    f"{name} is the share of the detector's elements, from 0 to 1, not {getattr(self, name):g}"
+                )
+        if self.dead_pixels + self.drifting_pixels > 1:
+            raise UsageError("more bad pixels were asked for than the detector has")
+        if self.dead_pixels == 1:
+            raise UsageError("with every detector element dead nothing is measured")
+
+    @property
+    def is_fan(self) -> bool:
+        """Whether rays leave one focal spot."""
+        return self.geometry != "parallel"
+
+    @property
+    def bundle(self) -> int:
+        """Rays that make up one: unless given, 4 at rest and 2 on a helix, which takes longer."""
+        if self.sub_rays is not None:
+            return self.sub_rays
+        return 2 if self.geometry == "helical" else 4
+
+    @property
+    def arc(self) -> float:
+        """Degrees over which views are taken; of a helix None means as many turns as the slices need."""
+        return self.arc_deg if self.arc_deg is not None else (360.0 if self.is_fan else 180.0)
+
+    @property
+    def step_deg(self) -> float:
+        """From one view to the next; of a helix, views are counted per turn."""
+        return (360.0 if self.geometry == "helical" else self.arc) / self.views
+
+    @property
+    def collimation_mm(self) -> float:
+        """Height of a helix's rows together, at the isocentre."""
+        return self.detector_rows * self.row_mm * self.source_isocentre_mm / self.source_detector_mm
+
+    @property
+    def feed_mm(self) -> float:
+        """Table feed of a helix in one turn."""
+        return self.pitch * self.collimation_mm
+
+    @property
+    def column_mm(self) -> float:
+        """Width of a detector column, by default 0.705 mm at the isocentre."""
+        default = 1.2858 if self.is_fan else 0.7047
+        return default if self.bin_mm is None else self.bin_mm
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+def _one_of(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise UsageError(f"unknown {what} '{value}' of a simulated scan; it is one of {', '.join(known)}")
