@@ -22,11 +22,6 @@ WIDE_BLOCKS = replace(
 """Blocks that average the noise away: a prior that knows no anatomy leaves much of it in the pulls."""
 
 
-QUICK = {"steps": 6, "samples": 2, "score": "klip"}
-
-
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory) -> Path:
-    """With the null distributions of `WIDE_BLOCKS` and `QUICK`."""
-    folder = tmp_path_factory.mktemp("priors") / "wiener"
-    return save_wiener_prior(folder, GRID, [WIDE_BLOCKS, choose_settings(**QUICK)])
+    return save_wiener_prior(tmp_path_factory.mktemp("priors") / "wiener", GRID)

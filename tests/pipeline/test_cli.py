@@ -326,7 +326,7 @@ def test_calibrate_keeps_a_null_in_the_bundle_and_detect_uses_it(capsys, ct, pri
     import shutil
 
     bundle = tmp_path / "bundle"
-    shutil.copytree(prior, bundle, ignore=shutil.ignore_patterns("null"))
+    shutil.copytree(prior, bundle)
     code, _, _ = run_cli(capsys, "calibrate", bundle, "--slices", "20", *QUICK, "--progress", "none")
     assert code == 0
     assert len(list((bundle / "null").glob("*.json"))) == 1
