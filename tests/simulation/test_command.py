@@ -42,6 +42,8 @@ def test_from_a_volume_to_a_file_and_what_info_says(volume, tmp_path, capsys):
     assert said["input"]["provenance"]["simulation"]["kvp"] == 120
     assert said["projections"]["dose"]["photons_in_air"] == 2.5e5
     assert said["projections"]["missing"] == []
+    assert said["projections"]["geometry"]["table_positions"] == 2
+    assert said["projections"]["geometry"]["arc_deg"] == 360
     assert picture.stat().st_size > 0
     assert "body" not in json.dumps(said["input"]["provenance"])
 
