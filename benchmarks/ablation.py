@@ -3,7 +3,8 @@
     python benchmarks/ablation.py ../shared/ct [--preset default] [--count 6] [--cases validation] [-o FILE]
 
 All variants are computed from the same posterior samples of the slices that `benchmarks/detection.py` evaluates, so
-differences between rows are the score's alone. Writes a table, image / dataset level AUROC for each lesion kind.
+differences between rows are the score's alone. Writes a table, image / dataset level / matched AUROC for each
+kind of lesion.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def _leave_one_out() -> Sequence[tuple[str, Callable[[ScoreTerm], bool]]]:
 
 
 def row(study: Study, maps: FloatArray, null: NullDistribution, kinds: Sequence[str]) -> list[str]:
-    """Cells of one variant: image / dataset level for each kind, false alarms at the rates 0.1 and 0.2."""
+    """Cells of one variant: image / dataset level / against the same slices before the lesion for each kind, false
+    alarms at the rates 0.1 and 0.2."""
     of = np.array([case.kind for case in study.cases])
     slices = slice_maxima(maps, study.body)
     cells = []
@@ -86,7 +88,13 @@ def row(study: Study, maps: FloatArray, null: NullDistribution, kinds: Sequence[
             image_level_auroc(maps[n], touching_blocks(study.lesion[n], 1), study.body[n])
             for n in np.flatnonzero(of == kind)
         ]
-        cells.append(f"{np.mean(image):.3f} / {auroc(slices[of == kind], slices[of == HEALTHY]):.3f}")
+        before = slices[[case.original for case in study.cases if case.kind == kind]]
+        levels = (
+            np.mean(image),
+            auroc(slices[of == kind], slices[of == HEALTHY]),
+            auroc(slices[of == kind], before),
+        )
+        cells.append(" / ".join(f"{level:.3f}" for level in levels))
     p_values = np.array([null.p_value(float(score)) for score in slices[of == HEALTHY]])
     return [*cells, f"{(p_values <= 0.1).mean():.2f}, {(p_values <= 0.2).mean():.2f}"]
 
@@ -119,7 +127,7 @@ def main() -> None:
     scored = score_images(images_of_hu(study.hu), prior, settings, "cpu", meter, "scoring", list(scores.values()))
     reporter.close()
     densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
-    lines = [["", *(f"{kind}, image / dataset" for kind in kinds), "false alarms asked for 0.1, 0.2"]]
+    lines = [["", *(f"{kind}, image / dataset / matched" for kind in kinds), "false alarms asked for 0.1, 0.2"]]
     for (name, score), density, null in zip(scores.items(), densities, nulls, strict=True):
         nulls_of = {name: null} | (
             {f"... null from {DRAWN_SLICES} drawn slices": from_drawn} if score is default else {}
