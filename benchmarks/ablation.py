@@ -40,6 +40,15 @@ WEIGHTINGS: tuple[tuple[str, ScoreTerm], ...] = (
     ("coherent", ScoreTerm(WINDOW, "coherent")),
 )
 
+BEFORE = (
+    ScoreTerm((0.02, 0.08), "coherent", 1.0),
+    ScoreTerm((0.02, 0.08), "coherent", 1.5),
+    ScoreTerm((0.2, 0.7), "coherent", 1.5),
+    ScoreTerm((0.2, 0.7), "coherent", 2.2),
+    ScoreTerm((0.7, 3.0), "coherent", 1.5),
+    ScoreTerm((1.3, 3.0), "plain-coherent", 3.0),
+)
+
 
 def variants() -> dict[str, ScoreSettings]:
     """Scores by what they show: from the plain divergence to the default score, and that with a part left out."""
@@ -47,6 +56,7 @@ def variants() -> dict[str, ScoreSettings]:
     rows = {"whole divergence, single pixels": _single(ScoreTerm(ALL_LEVELS))}
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
+    rows["six terms (the default before)"] = replace(default, terms=BEFORE)
     rows["default score"] = default
     rows["... without places"] = replace(default, place_edges_hu=())
     for name, keep in _leave_one_out():
@@ -60,11 +70,10 @@ def _single(term: ScoreTerm, block_mm: float = 3.0) -> ScoreSettings:
 
 def _leave_one_out() -> Sequence[tuple[str, Callable[[ScoreTerm], bool]]]:
     return (
-        ("low noise levels", lambda term: term.window[1] > 0.1),
+        ("low noise levels", lambda term: term.window != (0.06, 0.3)),
         ("middle noise levels", lambda term: term.window != (0.2, 0.7)),
-        ("high noise levels", lambda term: term.window[0] < 0.5),
+        ("high noise levels", lambda term: term.window != (0.5, 1.5)),
         ("wide plain pulls", lambda term: term.weighting != "plain-coherent"),
-        ("second scales", lambda term: term.coherence_pixels in (1.5, 3.0)),
     )
 
 
