@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
 from klip_engine.errors import InputError, UsageError
@@ -19,20 +18,19 @@ from klip_engine.presets import SCAN_SAMPLING
 from klip_engine.priors import PriorBundle
 from klip_engine.projections import Projections
 from klip_engine.samplers import Measurement
-from klip_engine.scans import Doubt, MeasuredSlices, doubts_about, hu_images, reconstruct, to_slices
+from klip_engine.scans import Doubt, MeasuredSlices, doubts_about, even_images, reconstruct, to_slices
 from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
-from klip_engine.volume import AIR_HU, BoolArray, FloatArray, Geometry, WorkingVolume
+from klip_engine.volume import AIR_HU, FloatArray, Geometry, WorkingVolume, body_mask
 
 MODEL_SIGMA_PIXELS = 1 / 3
 """What a working image cannot reproduce of a ray even without noise, in pixels' lengths of water: edges within its
 pixels. Measured on a chest phantom of ellipsoids: 1.6, 1.0 and 0.8 mm for pixels of 5, 3 and 2 mm."""
 _RAYS_PER_PIXEL = 1.5
 """Bins and views finer than this against the working pixels are averaged: they say the same several times."""
-_DENSEST_HU = 1000.0
-"""Priors of CT show no more (`images_of_hu`): what is denser is subtracted from the data."""
-_EDGE_PIXELS = 2
-_LEAST_OUTSIDE_HU = -700.0
-"""Outside the body, what is thinner than this in the first image counts as air: noise and streaks."""
+_DENSEST = 2.0
+"""Attenuation over that of water, 1000 HU. Priors of CT show no more (`images_of_hu`): what is denser is subtracted
+from the data."""
+_SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -129,30 +127,34 @@ def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: 
     return replace(settings, operator=scan_settings(slices, pixel_mm), sampling=sampling)
 
 
-def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> MeasuredScanner:
-    """The scanner of a working volume that was made from `reconstruct(slices)`.
+def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> tuple[WorkingVolume, MeasuredScanner]:
+    """The scanner of a working volume made from `reconstruct(slices)`, and that volume with a better outline.
 
-    What the working images leave out (table, arms, whatever is denser than a prior shows) is taken from filtered
-    back-projections over the whole field of view, projected and subtracted.
+    The body's outline, and what the working images leave out (table, arms, whatever is denser than a prior shows),
+    are taken from images of the whole field of view (`even_images`): of few views, filtered back-projection shows
+    streaks in their place. What is left out is projected and subtracted.
     """
-    coarse = for_pixels(_of_working_slices(slices, working), working.geometry.spacing[0])
-    scan = coarse.on_grid(working.hu.shape[1:], working.geometry.spacing[0], _middle(working.geometry))
+    pixel = working.geometry.spacing[0]
+    coarse = for_pixels(_of_working_slices(slices, working), pixel)
+    scan = coarse.on_grid(working.hu.shape[1:], pixel, _middle(working.geometry))
     operator = CTOperator(scan)
+    field = _WholeField.of(coarse, working)
+    working = field.outlined(working)
     data = coarse.line_integrals / np.float32(coarse.mu_water_per_mm)
     data = data - operator.forward(torch.ones(1, 1, *scan.image_shape)).numpy()
-    data = data - _projected_outside(coarse, working)
+    data = data - field.projected_outside(coarse, working)
     measured = coarse.weights > 0
     noise = 1 / np.where(measured, coarse.weights * coarse.mu_water_per_mm**2, 1)
-    noise = noise + _model_sigma_mm(working.geometry.spacing[0]) ** 2
+    noise = noise + _model_sigma_mm(pixel) ** 2
     variance = np.where(measured, noise, np.inf).astype(np.float32)
-    return MeasuredScanner(operator, np.where(measured, data, 0).astype(np.float32), variance)
+    return working, MeasuredScanner(operator, np.where(measured, data, 0).astype(np.float32), variance)
 
 
 def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     """The scan in numbers, for the result and for the null distribution, which is simulated from them.
 
-    The view angles of a full turn are turned to begin at 0 and the dose is rounded: scans that differ in nothing
-    that matters share a null distribution.
+    The view angles of a full turn are turned to begin at 0 and the dose is rounded to half a doubling: scans that
+    differ in nothing that matters share a null distribution.
     """
     geometry = for_pixels(slices, pixel_mm).geometry
     angles = np.unwrap(geometry.view_angles_rad)
@@ -169,7 +171,7 @@ def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     )
     described = {
         "geometry": rounded.to_dict(),
-        "i0": float(f"{_effective_i0(for_pixels(slices, pixel_mm)):.2g}"),
+        "i0": _rounded_i0(_effective_i0(for_pixels(slices, pixel_mm))),
         "mu_water_per_mm": slices.mu_water_per_mm,
         "model_sigma_mm": _model_sigma_mm(pixel_mm),
     }
@@ -203,6 +205,10 @@ def _effective_i0(slices: MeasuredSlices) -> float:
     return min(i0, 1e9)
 
 
+def _rounded_i0(i0: float) -> float:
+    return float(f"{1e6 * 2 ** (round(2 * math.log2(i0 / 1e6)) / 2):.2g}")
+
+
 def _of_working_slices(slices: MeasuredSlices, working: WorkingVolume) -> MeasuredSlices:
     groups = working.source_slices or tuple((i, i + 1) for i in range(len(slices)))
     return slices.averaged(groups)
@@ -213,39 +219,49 @@ def _middle(grid: Geometry) -> tuple[float, float]:
     return float(middle[0]), float(middle[1])
 
 
-def _projected_outside(slices: MeasuredSlices, working: WorkingVolume) -> FloatArray:
-    """Line integrals, in mm of water, of what the working images do not hold: [slice, view, bin]."""
-    margin = _margin(slices, working)
-    _, rows, columns = working.hu.shape
-    pixel = working.geometry.spacing[0]
-    corner = working.geometry.to_lps((-margin, -margin, 0))
-    plane = Geometry(
-        (columns + 2 * margin, rows + 2 * margin, 1), (pixel, pixel, 1.0), (float(corner[0]), float(corner[1]), 0.0)
-    )
-    operator = CTOperator(slices.on_grid((plane.size[1], plane.size[0]), pixel, _middle(plane)))
-    window = (slice(margin, margin + rows), slice(margin, margin + columns))
-    kept = working.body | (working.hu > AIR_HU)
-    projected = np.empty_like(slices.line_integrals)
-    for number in range(len(slices)):
-        hu = hu_images(slices.averaged([(number, number + 1)]), plane)[0]
-        outside = _left_out(hu, kept[number], window)
-        projected[number] = operator.forward(torch.from_numpy(outside)[None, None])[0].numpy()
-    return projected
+@dataclass(frozen=True)
+class _WholeField:
+    """Everything that was in the beam: attenuation over that of water, [slice, y, x], on the working grid's pixels
+    and `margin` more of them around it."""
 
+    attenuation: FloatArray
+    plane: Geometry
+    margin: int
 
-def _left_out(hu: FloatArray, kept: BoolArray, window: tuple[slice, slice]) -> FloatArray:
-    """Attenuation over that of water where the working image has air, and beyond what it can show elsewhere.
+    @classmethod
+    def of(cls, slices: MeasuredSlices, working: WorkingVolume) -> _WholeField:
+        margin = _margin(slices, working)
+        _, rows, columns = working.hu.shape
+        pixel = working.geometry.spacing[0]
+        x, y, _ = (float(place) for place in working.geometry.to_lps((-margin, -margin, 0)))
+        plane = Geometry((columns + 2 * margin, rows + 2 * margin, 1), (pixel, pixel, 1.0), (x, y, 0.0))
+        attenuation = np.empty((len(slices), plane.size[1], plane.size[0]), dtype=np.float32)
+        for first in range(0, len(slices), _SLICES_AT_ONCE):
+            numbers = range(first, min(first + _SLICES_AT_ONCE, len(slices)))
+            few = slices.averaged([(number, number + 1) for number in numbers])
+            attenuation[first : numbers.stop] = even_images(few, plane, _model_sigma_mm(pixel) ** 2)
+        return cls(attenuation, plane, margin)
 
-    Everything counts beside body and table: the partial pixels at their edges, which add up along a ray.
-    """
-    inside = np.zeros(hu.shape, dtype=bool)
-    inside[window] = kept
-    dense = sitk.GetImageFromArray((inside | (hu > _LEAST_OUTSIDE_HU)).astype(np.uint8))
-    near = sitk.GetArrayFromImage(sitk.BinaryDilate(dense, [_EDGE_PIXELS, _EDGE_PIXELS])) > 0
-    outside = np.where(near, np.maximum(1 + hu / 1000, 0), 0)
-    beyond = np.maximum(hu - _DENSEST_HU, 0) / 1000
-    left_out: FloatArray = np.where(inside, beyond, outside).astype(np.float32)
-    return left_out
+    def outlined(self, working: WorkingVolume) -> WorkingVolume:
+        """The working volume with the body of these images; what was not body before shows their values."""
+        rows, columns = (slice(self.margin, self.margin + size) for size in working.hu.shape[1:])
+        hu = 1000 * (self.attenuation - 1)
+        body = body_mask(hu, self.plane.spacing[0])[:, rows, columns]
+        if not body.any():
+            return working
+        shown = np.where(working.body, working.hu, hu[:, rows, columns])
+        return replace(working, hu=np.where(body, shown, np.float32(AIR_HU)), body=body)
+
+    def projected_outside(self, slices: MeasuredSlices, working: WorkingVolume) -> FloatArray:
+        """Line integrals, in mm of water, of what the working images do not hold: [slice, view, bin]."""
+        shape = (self.plane.size[1], self.plane.size[0])
+        operator = CTOperator(slices.on_grid(shape, self.plane.spacing[0], _middle(self.plane)))
+        around = ((0, 0), (self.margin, self.margin), (self.margin, self.margin))
+        body = np.pad(working.body, around)
+        # Beside the body everything counts, within it what is denser than the working image can show.
+        left_out = np.where(body, np.maximum(self.attenuation - _DENSEST, 0), self.attenuation)
+        projected: FloatArray = operator.forward(torch.from_numpy(left_out)[:, None]).numpy()
+        return projected
 
 
 def _margin(slices: MeasuredSlices, working: WorkingVolume) -> int:

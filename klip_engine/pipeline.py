@@ -87,7 +87,7 @@ def detect(
         working = _on_the_priors_grid(loaded, bundle)
         scanner = None
         if measured is not None and isinstance(working, WorkingVolume):
-            scanner = measured_scanner(measured, working)
+            working, scanner = measured_scanner(measured, working)
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}

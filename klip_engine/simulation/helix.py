@@ -53,7 +53,7 @@ def helical_scan(
     bottom, top = scanned.heights_mm[0], scanned.heights_mm[-1]
     travelled = (np.arange(views) - (views - 1) / 2) / settings.views * settings.feed_mm
     heights = (top - bottom) / 2 + travelled
-    bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.step_deg))
+    bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.exposed_deg))
     projector = HelixProjector(
         true, heights.tolist(), settings.detector_rows, settings.row_mm, bundle, rays=settings.rays
     )

@@ -47,5 +47,5 @@ def plane_projector(
     true: ScanGeometry, settings: SimulationSettings, *, kept_bytes: int = DEFAULT_KEPT_BYTES
 ) -> PlaneProjector:
     """For slices of one geometry (`plane_scan`, `true_angles`): made once, used for many."""
-    bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.step_deg))
+    bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.exposed_deg))
     return PlaneProjector(true, bundle, rays=settings.rays, kept_bytes=kept_bytes)

@@ -12,6 +12,8 @@ from klip_engine.operators import NOISE_PRESETS
 GEOMETRIES = ("parallel", "fan-flat", "fan-curved", "helical")
 DOSES = ("none", *NOISE_PRESETS)
 RAYS = ("exact", "joseph")
+LONGEST_EXPOSURE_DEG = 0.5
+"""Scans of few views are pulsed: a view smeared over steps of several degrees would be of no use."""
 MOST_SUB_RAYS = 6
 _SHORTEST_ARC_DEG = 10.0
 
@@ -33,8 +35,9 @@ class SimulationSettings:
     deviation of each view's true angle from the one written, and by how much each step is longer than written.
     slices: range [first, last) of the axial slices; slice_mm: thickness and distance of the measured slices, None
     for the volume's own. rays: "exact" lengths in pixels, or "joseph", what reconstructions use; sub_rays: over
-    which each ray is averaged in intensity (bin, view step, focal spot of spot_mm); pixel_mm: the volume's pixels
-    are divided where they are larger. seed: of noise and faults.
+    which each ray is averaged in intensity (bin, turn during a view, focal spot of spot_mm); exposure_deg: that
+    turn, None for the whole step but `LONGEST_EXPOSURE_DEG` at most; pixel_mm: the volume's pixels are divided
+    where they are larger. seed: of noise and faults.
     Raises UsageError for what no scanner does.
     """
 
@@ -63,6 +66,7 @@ class SimulationSettings:
     rays: str = "exact"
     sub_rays: int | None = None
     spot_mm: float = 1.0
+    exposure_deg: float | None = None
     pixel_mm: float = 1.0
     seed: int = 0
 
@@ -116,6 +120,11 @@ class SimulationSettings:
                 )
         elif not _SHORTEST_ARC_DEG <= arc <= 360:
             raise UsageError(f"an arc of {arc:g} degrees cannot be used; give {_SHORTEST_ARC_DEG:g} to 360 degrees")
+        if self.exposure_deg is not None and not 0 <= self.exposure_deg <= self.step_deg:
+            raise UsageError(
+                f"exposure_deg of a simulated scan is {self.exposure_deg:g}; it lies between 0 and the step of the "
+                f"views, {self.step_deg:g}"
+            )
         if self.angle_step_error_deg <= -self.step_deg:
             raise UsageError("with this error of the angle steps the gantry would turn backwards")
 
@@ -141,6 +150,11 @@ class SimulationSettings:
         if self.sub_rays is not None:
             return self.sub_rays
         return 2 if self.geometry == "helical" else 4
+
+    @property
+    def exposed_deg(self) -> float:
+        """Over how much of its turn a view is taken."""
+        return min(self.step_deg, LONGEST_EXPOSURE_DEG) if self.exposure_deg is None else self.exposure_deg
 
     @property
     def arc(self) -> float:

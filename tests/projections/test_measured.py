@@ -43,7 +43,7 @@ def working(slices):
 def test_the_data_term_belongs_to_the_working_image(slices, working):
     """With the table subtracted, the data are the projections of the body's working image, shifted isocentre and
     all; without, they are not."""
-    scanner = measured_scanner(slices, working)
+    working, scanner = measured_scanner(slices, working)
     measured = scanner.measure(torch.from_numpy(working.images[:1]), [0])
     own = scanner.operator.forward(torch.from_numpy(working.images[:1]))
     water = scanner.operator.forward(torch.ones_like(torch.from_numpy(working.images[:1])))
@@ -59,7 +59,7 @@ def test_bins_that_were_not_measured_count_for_nothing(scan, working):
     for rubbish in (0.0, 1e5):
         data = np.where(weights > 0, scan.line_integrals, np.float32(rubbish))
         slices = to_slices(dataclasses.replace(scan, line_integrals=data, weights=weights))
-        measured = measured_scanner(slices, working).measure(torch.zeros(1, 1, *GRID.shape), [0])
+        measured = measured_scanner(slices, working)[1].measure(torch.zeros(1, 1, *GRID.shape), [0])
         assert torch.isfinite(measured.back_projection()).all()
         assert torch.isfinite(measured.normal_equations(torch.ones(1, 1, *GRID.shape))).all()
         assert torch.isfinite(Measurement.repeated(measured, 2).double().back_projection()).all()
