@@ -1,5 +1,6 @@
 # make venv: set-up in .venv   make demo: the main job on embedded data   make test: the tests   make check: all CI runs
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/klip-engine demo -o demo-output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -126,6 +126,7 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
         python: str = "",
         resultsFolder: str | Path = "",
         progress: Callable[[Any], None] | None = None,
+        warned: Callable[[str], None] | None = None,
         done: Callable[[Any], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
         **settings: Any,
@@ -134,8 +135,9 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
 
         falseAlarms: accepted share of healthy slices on which something is marked, from 0 to 1; python: another
         Python environment to run the engine in; resultsFolder: where the result files are kept; settings: prior,
-        preset, operator, views, sampler, steps, samples, device, seed as on the engine's command line.
-        progress(p) is called with p.stage, p.done, p.total, p.elapsed_s, p.remaining_s.
+        preset, operator, views, sampler, steps, samples, device, seed, trust_geometry as on the engine's command
+        line. progress(p) is called with p.stage, p.done, p.total, p.elapsed_s, p.remaining_s; warned(sentence) with
+        what the engine says at the start about projections that do not fit their geometry.
 
         Without `done` and `failed` it waits, with Slicer responsive, and returns the result: nodes .reconstruction,
         .score, .regions, .segmentation, .findings, .slices, .chart; raises KLIPLib.outcome.EngineError with the
@@ -147,6 +149,7 @@ class KLIPLogic(ScriptedLoadableModuleLogic):
             python=python,
             results_folder=resultsFolder,
             progress=progress,
+            warned=warned,
             done=done,
             failed=failed,
         )

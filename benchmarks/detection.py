@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--prior", default="default")
     parser.add_argument("--lesions", default="tumor,nodule,star,effusion,metal")
     parser.add_argument("--baselines", default="none")
+    parser.add_argument("--matched", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--reference-slices", type=int, default=32)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -53,7 +54,7 @@ def main() -> None:
             for case, ranges in CASES[arguments.cases].items()
         ),
         json_file=arguments.json or Path("runs") / f"detection-{arguments.cases}-{arguments.preset}.json",
-        study=StudySettings(split_names(arguments.lesions), arguments.count),
+        study=StudySettings(split_names(arguments.lesions), arguments.count, matched=arguments.matched),
         run=RunSettings(settings, scores, arguments.reference_slices),
         prior=arguments.prior,
         baselines=choose_baselines(arguments.baselines),

@@ -208,7 +208,8 @@ def main() -> None:
         Source(arguments.ct / "series" / f"{case}.nrrd", case, ranges)
         for case, ranges in CASES["validation"].items()
     ]
-    study = collect_study(sources, prior.ct_grid, StudySettings(KINDS, arguments.count, arguments.healthy))
+    made_of = StudySettings(KINDS, arguments.count, arguments.healthy, matched=False)
+    study = collect_study(sources, prior.ct_grid, made_of)
     folders = {}
     for name in arguments.setups.split(","):
         settings = settings_of(SETUPS[name], arguments.samples)

@@ -44,6 +44,9 @@ class Reporter(Protocol):
     def start(self, **facts: Any) -> None:
         """The work begins."""
 
+    def warning(self, sentence: str) -> None:
+        """The results will need care: said before the work that makes them."""
+
     def progress(self, stage: str, done: int, total: int) -> None:
         """Part of a stage is done."""
 
@@ -58,7 +61,7 @@ class Reporter(Protocol):
 
 
 class JsonReporter:
-    """One JSON object per line on stdout: {"event": "start" | "progress" | "done" | "error", ...}."""
+    """One JSON object per line on stdout: {"event": "start" | "warning" | "progress" | "done" | "error", ...}."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -68,6 +71,10 @@ class JsonReporter:
     def start(self, **facts: Any) -> None:
         """Print a start event."""
         self._print("start", facts)
+
+    def warning(self, sentence: str) -> None:
+        """Print a warning event."""
+        self._print("warning", {"message": sentence})
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Print a progress event, at most four a second, with elapsed and remaining seconds of the stage."""
@@ -100,10 +107,14 @@ class JsonReporter:
 
 
 class SilentReporter:
-    """Only errors are said, on stderr."""
+    """Only warnings and errors are said, on stderr."""
 
     def start(self, **facts: Any) -> None:
         """Say nothing."""
+
+    def warning(self, sentence: str) -> None:
+        """Print the sentence on stderr."""
+        print(f"klip-engine: warning: {sentence}", file=sys.stderr)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say nothing."""
@@ -131,6 +142,10 @@ class RichReporter:
         """Say what is about to be done."""
         text = " · ".join(f"{name} {value}" for name, value in facts.items())
         self._console.print(text, highlight=False, markup=False)
+
+    def warning(self, sentence: str) -> None:
+        """Print the sentence on stderr, above the bar."""
+        self._console.print(Text.assemble(("Warning: ", "bold yellow"), sentence), soft_wrap=True)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of the stage."""

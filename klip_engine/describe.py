@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from klip_engine.errors import UsageError
+from klip_engine.errors import InputError, UsageError
 from klip_engine.files import write_file
 from klip_engine.io import LoadedCT, Study, find_study, read_ct, read_dicom
 from klip_engine.io.projections import ReadOptions, facts, find_format, geometry_picture, read_projections
+from klip_engine.measured_scan import refuse_contradiction
 from klip_engine.priors import load_prior
 from klip_engine.priors.diffusers_pipeline import is_pipeline
+from klip_engine.projections import Projections
+from klip_engine.scans import doubts_about, to_slices
 
 
 def describe(
@@ -73,8 +76,24 @@ def _describe_projections(path: Path, options: ReadOptions, picture: Path | None
     projections = read_projections(path, item=options.item, stack=options.stack)
     if picture is not None:
         write_file(picture, geometry_picture(projections))
+    notices, refused = _as_slices(projections)
     return {
         "input": projections.description,
         "projections": facts(projections),
-        "notices": list(projections.notices),
+        "detect_refuses": refused,
+        "notices": [*projections.notices, *notices],
     }
+
+
+def _as_slices(projections: Projections) -> tuple[list[str], str | None]:
+    """What `detect` will say of projections before it begins, and the sentence with which it refuses them."""
+    try:
+        slices, doubts = to_slices(projections, at_most=1), doubts_about(projections)
+    except InputError as error:
+        return [], str(error)
+    notices, refused = [*slices.notices, *(doubt.sentence for doubt in doubts)], None
+    try:
+        refuse_contradiction(projections, doubts)
+    except InputError as error:
+        refused = str(error)
+    return notices, refused

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +12,21 @@ import torch
 
 from klip_engine.errors import InputError, UsageError
 from klip_engine.io import LoadedCT
+from klip_engine.io.projections import facts
 from klip_engine.operators import CTOperator, FanGeometry
 from klip_engine.presets import SCAN_SAMPLING
 from klip_engine.priors import PriorBundle
 from klip_engine.projections import Projections
 from klip_engine.samplers import Measurement
-from klip_engine.scans import FEW_VIEWS, MeasuredSlices, consistency, even_images, reconstruct, to_slices
+from klip_engine.scans import (
+    FEW_VIEWS,
+    Doubt,
+    MeasuredSlices,
+    doubts_about,
+    even_images,
+    reconstruct,
+    to_slices,
+)
 from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.volume import AIR_HU, FloatArray, Geometry, WorkingVolume, body_mask
 
@@ -47,17 +57,57 @@ class MeasuredScanner:
         return Measurement(self.operator, data, variance)
 
 
-def measured_slices(projections: Projections, prior: PriorBundle) -> MeasuredSlices:
+def measured_slices(
+    projections: Projections,
+    prior: PriorBundle,
+    *,
+    trust_geometry: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> MeasuredSlices:
     """What was measured of each axial slice of a prior's thickness, with what its consistency makes doubtful.
 
-    Raises InputError for scans that cannot be taken slice by slice and for a prior of photographs.
+    warn: is called with each sentence about what does not fit, before anything long begins.
+    Raises InputError for scans that cannot be taken slice by slice, for a prior of photographs, and where the data
+    contradict the geometry, unless that is to be trusted: then the notices say so.
     """
     if prior.grid is None:
         raise InputError(
             f"these are CT projections, but the prior '{prior.name}' is of photographs; name a prior of CT"
         )
+    doubts = doubts_about(projections)
+    if not trust_geometry:
+        refuse_contradiction(projections, doubts)
+    sentences = [doubt.sentence for doubt in doubts]
+    if any(doubt.decisive for doubt in doubts):
+        sentences.append(
+            "The geometry was trusted against the data, as was asked for: what follows is no more than what that "
+            "geometry makes of them."
+        )
+    for sentence in sentences:
+        (warn or _warn)(sentence)
     slices = to_slices(projections, slice_mm=prior.grid.slice_mm)
-    return replace(slices, notices=(*slices.notices, *consistency(slices)))
+    return replace(slices, notices=(*slices.notices, *sentences))
+
+
+class GeometryWarning(UserWarning):
+    """Projections do not fit the geometry they come with."""
+
+
+def refuse_contradiction(projections: Projections, doubts: Sequence[Doubt]) -> None:
+    """Raise InputError where the data contradict their geometry, with what to check."""
+    for doubt in doubts:
+        if doubt.decisive:
+            name = projections.description.get("file") or "this scan"
+            what = doubt.sentence[:1].lower() + doubt.sentence[1:].rstrip(".")
+            raise InputError(
+                f"{name} contradicts its own geometry: {what}; correct the geometry (order and sign of the view "
+                "angles, direction of the columns, central element), or have it taken as it is with "
+                "--trust-geometry (in Python trust_geometry=True)"
+            )
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, GeometryWarning, stacklevel=4)
 
 
 def first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
@@ -66,6 +116,7 @@ def first_image(projections: Projections, slices: MeasuredSlices) -> LoadedCT:
     described = {"format": "projections"} | projections.description
     size, spacing = volume.geometry.size, volume.geometry.spacing
     described |= {"size": list(size), "slices": size[2], "spacing_mm": [round(v, 6) for v in spacing]}
+    described |= {"projections": facts(projections)}
     return LoadedCT(volume, described, (*projections.notices, *slices.notices))
 
 

@@ -52,6 +52,8 @@ def detect(
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     save_updates: str | Path | None = None,
+    trust_geometry: bool = False,
+    warn: Callable[[str], None] | None = None,
     **choices: Any,
 ) -> Detection:
     """Find what does not belong in a CT, or with a prior of photographs in a photograph.
@@ -63,6 +65,8 @@ def detect(
     progress(stage, done, total) is called as the work goes on; when cancelled() is true, Cancelled is raised.
     save_updates: a new or empty folder for the normalised updates of every working slice, as artifacts of the
     published pipeline (docs/published-artifacts.md), written batch by batch.
+    trust_geometry: take projections although they contradict their geometry; warn(sentence) is called before
+    anything long begins with what does not fit, by default `warnings.warn`.
     Raises InputError, UsageError, Cancelled or ResourceError; writes nothing else but the null distribution of new
     settings, in the user's cache (see `klip_engine.io.write_results` for the results).
     """
@@ -76,7 +80,7 @@ def detect(
         check_variance(bundle, [settings.score], device)
         loaded, measured = _load(source, bundle), None
         if isinstance(loaded, Projections):
-            measured = measured_slices(loaded, bundle)
+            measured = measured_slices(loaded, bundle, trust_geometry=trust_geometry, warn=warn)
             settings = for_measured(settings, measured, bundle.ct_grid.pixel_mm)
             _, sampler = scanner_and_sampler(bundle, settings)
             loaded = first_image(loaded, measured)

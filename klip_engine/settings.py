@@ -175,11 +175,9 @@ SCORES: dict[str, ScoreSettings] = {
     "klip-multiscale": ScoreSettings(
         "klip-multiscale",
         (
-            ScoreTerm((0.02, 0.08), "coherent", 1.0),
-            ScoreTerm((0.02, 0.08), "coherent", 1.5),
+            ScoreTerm((0.06, 0.3), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 1.5),
-            ScoreTerm((0.2, 0.7), "coherent", 2.2),
-            ScoreTerm((0.7, 3.0), "coherent", 1.5),
+            ScoreTerm((0.5, 1.5), "geometric-coherent", 1.0),
             ScoreTerm((1.3, 3.0), "plain-coherent", 3.0),
         ),
         (3.0,),
@@ -189,10 +187,10 @@ SCORES: dict[str, ScoreSettings] = {
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
-takes the strongest of six of these, in units of what is usual in lung or elsewhere: low noise levels, where faint
-things show, middle ones, where a few hundred HU do, both on two scales, and high ones for what is as dense as
-tissue where air should be, also where that could be the chest wall. `kl` is the whole divergence, without window
-or block, for comparison."""
+takes the strongest of four of these, in units of what is usual in lung or elsewhere: low noise levels, where faint
+things show, middle ones, where a few hundred HU do, high ones for what is as dense as tissue where air should be,
+and the highest, on a wide scale, for the same where it could be the chest wall. `kl` is the whole divergence,
+without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 

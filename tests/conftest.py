@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from klip_engine import cli
-from klip_engine.priors import save_bundle
+from klip_engine.calibration import calibrate
+from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.base import PriorMean
 from klip_engine.priors.network import NetworkConfig, build_denoiser
+from klip_engine.settings import DetectionSettings
 from klip_engine.volume import WorkingGrid
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, on busy machines much more
@@ -45,11 +48,16 @@ def run_cli(capsys, *arguments) -> tuple[int, str, str]:
     return int(stop.value.code or 0), printed.out, printed.err
 
 
-def save_wiener_prior(folder: Path, grid: WorkingGrid) -> Path:
-    """A bundle whose behaviour is known: an untrained network is the Wiener filter of N(mean, variance)."""
-    network = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4)
+def save_wiener_prior(folder: Path, grid: WorkingGrid, nulls: Iterable[DetectionSettings] = ()) -> Path:
+    """A bundle whose behaviour is known: an untrained network is the Wiener filter of N(mean, variance).
+
+    With its null distributions (of 8 slices) for the settings in `nulls`, so that no run stops to measure one.
+    """
+    network = NetworkConfig((4, 4, 4), (1, 1, 1), (False, False, False), 4, 4)
     facts = {"training": {"patients": 0}, "model_card": "# wiener\n", "description": "a Gaussian prior"}
     save_bundle(folder, build_denoiser(network, grid.shape), grid, **facts)
+    for settings in nulls:
+        calibrate(load_prior(folder, "cpu"), settings, "cpu", count=8).save(folder / "null")
     return folder
 
 

@@ -20,7 +20,8 @@ class RunSettings:
     """What a run is told (docs/cli.md); None, or an empty text, leaves it to the engine or the preset.
 
     false_alarms: accepted share of healthy slices on which something is marked; prior: a bundle's folder or a
-    built-in name; the others as the options of `klip-engine detect`.
+    built-in name; trust_geometry: take projections although they contradict their geometry; the others as the
+    options of `klip-engine detect`.
     """
 
     false_alarms: float = DEFAULT_RATE
@@ -33,14 +34,18 @@ class RunSettings:
     samples: int | None = None
     device: str = ""
     seed: int | None = None
+    trust_geometry: bool = False
 
 
 def detect_command(python: Path, source: Path, out: Path, settings: RunSettings) -> list[str]:
     """`klip-engine detect` on a file or folder, speaking JSON lines."""
     command = _engine(python, "detect", source, "-o", out)
     for name, value in vars(settings).items():
-        if value not in (None, ""):
-            command += [f"--{name.replace('_', '-')}", str(value)]
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            command += [option] if value else []
+        elif value not in (None, ""):
+            command += [option, str(value)]
     return [*command, "--progress", "json"]
 
 

@@ -34,6 +34,7 @@ class DetectionRun:
         *,
         results_folder: Path | None = None,
         progress: Callable[[Progress], None] | None = None,
+        warned: Callable[[str], None] | None = None,
         log: Callable[[list[str]], None] | None = None,
         done: Callable[[Any], None] | None = None,
         failed: Callable[[EngineError], None] | None = None,
@@ -62,6 +63,7 @@ class DetectionRun:
             make_ticker=host.make_ticker,
             ended=self._ended,
             progress=progress,
+            warned=warned,
             log=log,
         )
 

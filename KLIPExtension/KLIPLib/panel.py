@@ -120,6 +120,7 @@ class Panel:
             binding.number("samples", ui.samplesBox),
             binding.choice("device", ui.deviceBox, choices.devices()),
             binding.number("seed", ui.seedBox),
+            binding.check_box("trustGeometry", ui.trustGeometryBox),
             binding.path("resultsFolder", ui.resultsFolderEdit),
             binding.check_box("heatMap", ui.heatMapBox),
             binding.number("overlayOpacity", ui.opacitySlider),

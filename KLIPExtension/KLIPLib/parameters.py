@@ -32,6 +32,7 @@ class KLIPParameterNode:
     samples: int = 0
     device: str = ""
     seed: int = 0
+    trustGeometry: bool = False
     resultsFolder: str = ""
     heatMap: bool = True
     overlayOpacity: float = 0.5
@@ -51,4 +52,5 @@ def run_settings(parameters: Any) -> RunSettings:
         samples=parameters.samples or None,
         device=parameters.device,
         seed=parameters.seed or None,
+        trust_geometry=parameters.trustGeometry,
     )

@@ -27,6 +27,7 @@ class RunPanel:
         self.ui, self._detector, self._ended = ui, detector, ended
         self.run: Any = None
         self._progress: Progress | None = None
+        self._warnings: list[str] = []
         self._told = 0.0
         self._stopping = False
         self._starting = False
@@ -48,11 +49,13 @@ class RunPanel:
             return
         self.ui.logText.clear()
         self._progress, self._stopping, self._starting = None, False, True
+        self._warnings.clear()
         try:
             self.run = self._detector.detect(
                 source,
                 settings,
                 progress=self._show_progress,
+                warned=self._warn,
                 log=self._show_log,
                 done=self._done,
                 failed=self._failed,
@@ -90,7 +93,13 @@ class RunPanel:
 
     def _show_time(self) -> None:
         if self.running and not self._stopping:
-            self._say(status_words(self._progress, self.run.elapsed_s, time.monotonic() - self._told))
+            status = status_words(self._progress, self.run.elapsed_s, time.monotonic() - self._told)
+            self._say("\n".join([status, *self._warnings]))
+
+    def _warn(self, sentence: str) -> None:
+        """Said while there is still time to cancel; the result says it too."""
+        self._warnings.append(_("Warning: {sentence}").format(sentence=sentence))
+        self._show_time()
 
     def _show_log(self, lines: list[str]) -> None:
         self.ui.logText.appendPlainText("\n".join(lines))

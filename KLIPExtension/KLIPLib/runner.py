@@ -40,8 +40,9 @@ MakeTicker = Callable[[int, Callable[[], None]], Ticker]
 class EngineRun:
     """A run of the engine.
 
-    progress: called with the newest progress of each look; log: with new lines of the log; ended: once, with the
-    outcome, when the process tree is gone. `log` holds what was printed, the progress lines apart.
+    progress: called with the newest progress of each look; warned: with each sentence of the engine about results
+    that will need care; log: with new lines of the log; ended: once, with the outcome, when the process tree is
+    gone. `log` holds what was printed, the progress lines apart.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class EngineRun:
         make_ticker: MakeTicker,
         ended: Callable[[Outcome], None],
         progress: Callable[[Progress], None] | None = None,
+        warned: Callable[[str], None] | None = None,
         log: Callable[[list[str]], None] | None = None,
     ) -> None:
         """Start the command in `folder`, which is the run's own and takes its output. Nothing is raised: a command
         that cannot be started has ended by the next look."""
         self.outcome: Outcome | None = None
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
-        self._ended, self._progress, self._tell_log = ended, progress, log
+        self._ended, self._progress, self._warned, self._tell_log = ended, progress, warned, log
         self._out, self._err = GrowingFile(folder / PRINTED), GrowingFile(folder / ERRORS)
         self._errors: deque[str] = deque(maxlen=200)
         self._last: dict[str, dict] = {}
@@ -147,6 +149,8 @@ class EngineRun:
             if event["event"] != "progress":
                 self._last[event["event"]] = event
                 lines.append(event_words(event))
+            if event["event"] == "warning" and self._warned is not None:
+                self._warned(str(event.get("message", "")))
         self._errors.extend(errors)
         self._note([line for line in (*errors, *lines) if line.strip()])
         if newest is not None and self._progress is not None and self._stop_by is None:

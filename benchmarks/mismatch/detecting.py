@@ -59,7 +59,7 @@ def sample_scan(
     Finished batches are kept in `work`, which must hold those of the same scan.
     """
     _same_scan(projections, work)
-    slices = measured_slices(projections, bundle)
+    slices = measured_slices(projections, bundle, trust_geometry=True)
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
     meter = NetworkMeter(bundle.denoiser, watch)

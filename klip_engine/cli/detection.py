@@ -48,6 +48,9 @@ def detect(
     save_updates: Annotated[
         bool, typer.Option("--save-updates", help="Keep the normalised updates of every slice, in OUT/updates.")
     ] = False,
+    trust_geometry: Annotated[
+        bool, typer.Option("--trust-geometry", help="Take projections although they contradict their geometry.")
+    ] = False,
     progress: Progress = ProgressStyle.RICH,
 ) -> None:
     """Find suspicious regions in a CT, its projections or a photograph; write maps, table and report."""
@@ -64,9 +67,11 @@ def detect(
         loaded = read_input(Path(source), bundle, series=series, item=item, stack=stack)
         extras = [dicom_writer(loaded, objects)] if objects else []
         reporter.start(**start_facts(prior, settings) | _extent(loaded))
-        watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled}
+        watch: dict[str, Any] = {"progress": reporter.progress, "cancelled": cancelled, "warn": reporter.warning}
         with scratch_folder(out) if save_updates else nullcontext() as scratch:
-            detection = detect(loaded, bundle, settings, **watch, save_updates=scratch)
+            detection = detect(
+                loaded, bundle, settings, **watch, save_updates=scratch, trust_geometry=trust_geometry
+            )
             stop_if(cancelled)
             write_results(detection, out, extras=[*([_keep_updates(scratch)] if scratch else []), *extras])
         reporter.done(_summary(detection, out), **_done_facts(detection, out))

@@ -24,6 +24,9 @@ def evaluate(
     ] = None,
     count: Annotated[int, typer.Option(help="Lesions per kind and volume.", min=1)] = 10,
     healthy_slices: HealthySlices = 24,
+    matched: Annotated[
+        bool, typer.Option(help="Score the slices of the lesions without them, too: at most one more per lesion.")
+    ] = True,
     reference: Annotated[
         list[Path] | None,
         typer.Option(help="Healthy scans of other patients to learn from; default: the slices beside the prior."),
@@ -54,7 +57,7 @@ def evaluate(
         job = EvaluationJob(
             scans=tuple(find_sources(volumes)),
             json_file=json_file,
-            study=StudySettings(split_names(lesions), count, healthy_slices, settings.seed),
+            study=StudySettings(split_names(lesions), count, healthy_slices, settings.seed, matched),
             run=RunSettings(settings, scores, reference_slices),
             prior=prior,
             out=out,

@@ -16,6 +16,10 @@ from klip_engine.version import __version__
 def simulate(
     volume: Annotated[Path, typer.Argument(metavar="VOLUME", help="A CT volume file or DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file of projections to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="klip, ct-pd, fips, lodopab or rtk; default: by the name of FILE."),
+    ] = None,
     geometry: Annotated[
         str, typer.Option(help="parallel, fan-flat or fan-curved: every slice at rest; helical: a moving table.")
     ] = "fan-curved",
@@ -80,7 +84,7 @@ def simulate(
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.detection import NOTICE
         from klip_engine.io import read_ct
-        from klip_engine.io.projections import write_projections
+        from klip_engine.io.projections import check_writable, write_projections
         from klip_engine.simulation import SimulationSettings, simulate
 
         settings = SimulationSettings(
@@ -112,6 +116,7 @@ def simulate(
             pixel_mm=pixel_mm,
             seed=seed,
         )
+        check_writable(out, format)
         loaded = read_ct(volume)
         reporter.start(version=__version__, geometry=geometry, dose=dose)
 
@@ -121,12 +126,10 @@ def simulate(
 
         projections = simulate(loaded.volume, settings, tell)
         stop_if(cancelled)
-        write_projections(out, projections, provenance={"simulation": settings.to_dict()})
-        views_taken = projections.trajectory.views
-        lines = [
-            f"{views_taken} views of {projections.detector.rows} x {projections.detector.columns} written to {out}"
-        ]
-        lines += [f"Notice: {notice}" for notice in (*loaded.notices, *projections.notices)]
+        lost = write_projections(out, projections, format, provenance={"simulation": settings.to_dict()})
+        views_taken, detector = projections.trajectory.views, projections.detector
+        lines = [f"{views_taken} views of {detector.rows} x {detector.columns} elements written to {out}"]
+        lines += [f"Notice: {notice}" for notice in (*loaded.notices, *projections.notices, *lost)]
         reporter.done("\n".join([*lines, NOTICE]), out=str(out), views=views_taken)
 
     run(work, progress)

@@ -165,6 +165,7 @@ def _settings(job: EvaluationJob, device: str) -> dict[str, Any]:
         "count": job.study.count,
         "healthy_slices": job.study.healthy_slices,
         "seed": job.study.seed,
+        "matched": job.study.matched,
         "detection": job.run.detection.to_dict() | {"device": device},
         "scores": list(job.run.scores),
         "baselines": list(job.baselines),

@@ -20,7 +20,7 @@ from klip_engine.evaluation.measures import (
 )
 from klip_engine.evaluation.run import Outcome
 from klip_engine.evaluation.statistics import Bootstrap
-from klip_engine.evaluation.study import HEALTHY, Study
+from klip_engine.evaluation.study import HEALTHY, UNALTERED, Study
 from klip_engine.settings import plain_data
 from klip_engine.version import __version__
 
@@ -32,6 +32,10 @@ DEFINITIONS = {
     "dataset_auroc": "AUROC of altered against healthy slices, each scored by its highest block (arXiv "
     "2605.31596); methods with a score of their own per slice by that",
     "average_precision": "of altered against healthy slices, without interpolation",
+    "matched_auroc": "AUROC of altered slices against the same slices before the lesion, an original counted once "
+    "per altered slice: regions and patients are the same in both groups, and 0.5 means that the lesion does not "
+    "move the score of its slice, whatever the dataset level",
+    "raised": "share of lesions whose slice scores higher than the same slice before the lesion; ties count half",
     "froc": f"share of lesions found at so many false regions per healthy slice; marked places are maxima at least "
     f"{SUPPRESSION_MM:g} mm apart, one at most {REACH_MM:g} mm from the lesion finds it (Bunch et al. 1978)",
     "calibration": "share of healthy slices whose p-value is at most the nominal rate",
@@ -58,6 +62,12 @@ class Evaluation:
         """What a method gave on the slices of a kind."""
         return [self.outcome.results[method][number] for number in self.numbers(kind)]
 
+    def originals(self, method: str, kind: str) -> list[SliceResult] | None:
+        """What a method gave on the slices of a kind before alteration, one for each; None where not asked for."""
+        before = [self.study.cases[number].original for number in self.numbers(kind)]
+        found = [self.outcome.results[method][number] for number in before if number is not None]
+        return found if len(found) == len(before) else None
+
     def patients(self, kind: str) -> list[str]:
         """The patient of every slice of a kind."""
         return [self.study.cases[number].patient for number in self.numbers(kind)]
@@ -81,6 +91,7 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
                 evaluation.patients(HEALTHY),
                 evaluation.patients(kind),
                 evaluation.bootstrap,
+                evaluation.originals(name, kind),
             )
             for name in names
         }
@@ -106,7 +117,10 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
             "counts": {
                 "patients": len({case.patient for case in study.cases}),
                 "scans": len(study.scans),
-                **{kind: len(evaluation.numbers(kind)) for kind in (HEALTHY, *evaluation.settings["lesions"])},
+                **{
+                    kind: len(evaluation.numbers(kind))
+                    for kind in (HEALTHY, *evaluation.settings["lesions"], UNALTERED)
+                },
             },
             "results": results,
             "calibration": calibration,
@@ -158,11 +172,19 @@ def _figures(result: SliceResult) -> dict[str, Any]:
     }
 
 
+FIGURES = {
+    "image_auroc": "image AUROC",
+    "dataset_auroc": "dataset AUROC",
+    "matched_auroc": "matched AUROC",
+    "raised": "raised",
+    "average_precision": "average precision",
+}
+"""Columns of both tables and their headings, before those of FROC."""
+_COLUMN_ENDS = ("", "_low", "_high")
 COLUMNS = (
-    "kind", "method", "image_auroc", "image_auroc_low", "image_auroc_high",
-    "dataset_auroc", "dataset_auroc_low", "dataset_auroc_high",
-    "average_precision", "average_precision_low", "average_precision_high",
-    *(f"froc_{rate:g}{end}" for rate in FROC_RATES for end in ("", "_low", "_high")),
+    "kind", "method",
+    *(f"{name}{end}" for name in FIGURES for end in _COLUMN_ENDS),
+    *(f"froc_{rate:g}{end}" for rate in FROC_RATES for end in _COLUMN_ENDS),
     "altered_slices", "healthy_slices", "patients",
 )  # fmt: skip
 
@@ -174,9 +196,7 @@ def csv_table(document: dict[str, Any]) -> str:
     writer.writerow(COLUMNS)
     for kind, methods in document["results"].items():
         for name, figures in methods.items():
-            intervals = [figures[key] for key in ("image_auroc", "dataset_auroc", "average_precision")]
-            intervals += [figures["froc"][f"{rate:g}"] for rate in FROC_RATES]
-            cells = [_cell(one[part]) for one in intervals for part in ("value", "low", "high")]
+            cells = [_cell(one[part]) for one in _intervals(figures) for part in ("value", "low", "high")]
             counts = figures["counts"]
             writer.writerow(
                 [kind, name, *cells, counts["altered_slices"], counts["healthy_slices"], counts["patients"]]
@@ -202,15 +222,13 @@ def markdown_report(document: dict[str, Any], pictures: Sequence[str]) -> str:
         lines += [
             "",
             f"## {kind} (lesions: {altered['altered_slices']}, patients: {altered['patients_with_lesion']})",
-            "| method | image AUROC | dataset AUROC | average precision | "
-            + " | ".join(f"found at {rate:g} false / slice" for rate in FROC_RATES)
+            "| method | "
+            + " | ".join((*FIGURES.values(), *(f"found at {rate:g} false / slice" for rate in FROC_RATES)))
             + " |",
-            "|---" * (4 + len(FROC_RATES)) + "|",
+            "|---" * (1 + len(FIGURES) + len(FROC_RATES)) + "|",
         ]
         for name, figures in methods.items():
-            intervals = [figures[key] for key in ("image_auroc", "dataset_auroc", "average_precision")]
-            intervals += [figures["froc"][f"{rate:g}"] for rate in FROC_RATES]
-            lines.append(f"| {name} | " + " | ".join(_bracketed(one) for one in intervals) + " |")
+            lines.append(f"| {name} | " + " | ".join(_bracketed(one) for one in _intervals(figures)) + " |")
     lines += ["", "## Healthy slices marked, by accepted rate of false alarms"]
     rates = [f"{one['nominal']:g}" for one in next(iter(document["calibration"].values()))["rates"]]
     lines += ["| method | p-values from | " + " | ".join(rates) + " |", "|---" * (2 + len(rates)) + "|"]
@@ -227,6 +245,11 @@ def markdown_report(document: dict[str, Any], pictures: Sequence[str]) -> str:
         lines += ["", "## Notices", *(f"- {text}" for text in document["notices"])]
     lines += ["", "## Pictures", *(f"![{name}]({name})" for name in pictures)]
     return "\n".join(lines) + "\n"
+
+
+def _intervals(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """In the order of the columns."""
+    return [figures[name] for name in FIGURES] + [figures["froc"][f"{rate:g}"] for rate in FROC_RATES]
 
 
 def _cell(value: float | None) -> str:

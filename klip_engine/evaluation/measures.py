@@ -82,14 +82,19 @@ def kind_figures(
     healthy_patients: Sequence[str],
     altered_patients: Sequence[str],
     bootstrap: Bootstrap,
+    originals: Sequence[SliceResult] | None = None,
 ) -> dict[str, Any]:
-    """image_auroc, dataset_auroc, average_precision, froc and counts of one method on one lesion kind.
+    """image_auroc, dataset_auroc, average_precision, froc, matched_auroc, raised and counts of one method on one
+    lesion kind.
 
-    Average precision is that of telling altered slices from healthy ones by their scores.
+    Average precision is that of telling altered slices from healthy ones by their scores. originals: of each
+    altered slice the same one before alteration, resampled together with it; without them matched_auroc and raised
+    have no value.
     """
     scores = [np.array([one.score for one in group]) for group in (healthy, altered)]
     images = np.array([np.nan if one.image_auroc is None else one.image_auroc for one in altered])
     found = np.array([one.found for one in altered])
+    before = None if originals is None else np.array([one.score for one in originals])
     marked = np.full((len(healthy), PEAKS_PER_SLICE), -np.inf)
     for row, one in zip(marked, healthy, strict=True):
         row[: len(one.marked)] = one.marked
@@ -102,6 +107,7 @@ def kind_figures(
             "image_auroc": float(measured.mean()) if measured.size else float("nan"),
             "dataset_auroc": auroc(scores[1][strange], scores[0][usual]),
             "average_precision": average_precision(scores[1][strange], scores[0][usual]),
+            **matched_figures(scores[1][strange], None if before is None else before[strange]),
         } | {f"froc {rate:g}": value for rate, value in zip(FROC_RATES, sensitivity, strict=True)}
 
     intervals = bootstrap.intervals(figures, list(healthy_patients), list(altered_patients))
@@ -109,6 +115,8 @@ def kind_figures(
         "image_auroc": intervals["image_auroc"].to_dict(),
         "dataset_auroc": intervals["dataset_auroc"].to_dict(),
         "average_precision": intervals["average_precision"].to_dict(),
+        "matched_auroc": intervals["matched_auroc"].to_dict(),
+        "raised": intervals["raised"].to_dict(),
         "froc": {f"{rate:g}": intervals[f"froc {rate:g}"].to_dict() for rate in FROC_RATES},
         "counts": {
             "altered_slices": len(altered),
@@ -116,6 +124,20 @@ def kind_figures(
             "patients": len({*healthy_patients, *altered_patients}),
             "patients_with_lesion": len(set(altered_patients)),
         },
+    }
+
+
+def matched_figures(after: FloatArray, before: FloatArray | None) -> dict[str, float]:
+    """Scores [n] of altered slices against those [n] of the same slices before alteration; NaN without these.
+
+    matched_auroc: all against all, so that regions and patients are mixed alike in both groups; raised: share of
+    the slices that score higher than themselves before, half for a tie.
+    """
+    if before is None:
+        return {"matched_auroc": float("nan"), "raised": float("nan")}
+    return {
+        "matched_auroc": auroc(after, before),
+        "raised": float(((after > before) + 0.5 * (after == before)).mean()),
     }
 
 

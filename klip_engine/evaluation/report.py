@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from klip_engine.errors import UsageError
 from klip_engine.evaluation.document import Evaluation, csv_table, markdown_report
-from klip_engine.evaluation.measures import PEAKS_PER_SLICE
+from klip_engine.evaluation.measures import PEAKS_PER_SLICE, SliceResult
 from klip_engine.evaluation.study import HEALTHY
 from klip_engine.files import write_file
 from klip_engine.scoring.metrics import auroc, froc_sensitivity, roc_curve
@@ -70,17 +71,25 @@ def _figure(
 
 
 def _roc(evaluation: Evaluation) -> Any:
-    """One panel per kind: altered against healthy slices."""
-    figure, panels = _figure(len(evaluation.kinds), title="Slices with a lesion against healthy slices")
-    for axes, kind in zip(panels[0], evaluation.kinds, strict=True):
-        for method in evaluation.outcome.methods:
-            groups = [[r.score for r in evaluation.results(method.name, one)] for one in (kind, HEALTHY)]
-            false_rate, true_rate = roc_curve(*groups)
-            axes.plot(false_rate, true_rate, lw=1.2, label=f"{method.name} {auroc(*groups):.2f}")
-        axes.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
-        axes.set(title=kind, xlabel="healthy slices marked", ylabel="slices with a lesion marked", aspect="equal")
-        axes.legend(fontsize=6, loc="lower right")
-        axes.grid(alpha=0.3)
+    """One column per kind: altered against healthy slices, and below against themselves before alteration."""
+    against: dict[str, Callable[[str, str], list[SliceResult]]] = {
+        "healthy slices": lambda method, kind: evaluation.results(method, HEALTHY)
+    }
+    if evaluation.settings["matched"]:
+        against["same slices without lesion"] = lambda method, kind: evaluation.originals(method, kind) or []
+    title = f"Slices with a lesion against {', and against the '.join(against)}"
+    figure, rows = _figure(len(evaluation.kinds), len(against), title=title)
+    for (usual, results), panels in zip(against.items(), rows, strict=True):
+        for axes, kind in zip(panels, evaluation.kinds, strict=True):
+            for method in evaluation.outcome.methods:
+                slices = (evaluation.results(method.name, kind), results(method.name, kind))
+                groups = [[one.score for one in group] for group in slices]
+                false_rate, true_rate = roc_curve(*groups)
+                axes.plot(false_rate, true_rate, lw=1.2, label=f"{method.name} {auroc(*groups):.2f}")
+            axes.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
+            axes.set(title=kind, xlabel=f"{usual} marked", ylabel="slices with a lesion marked", aspect="equal")
+            axes.legend(fontsize=6, loc="lower right")
+            axes.grid(alpha=0.3)
     return figure
 
 

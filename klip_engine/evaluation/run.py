@@ -43,21 +43,21 @@ class Method:
 
 @dataclass(frozen=True)
 class Outcome:
-    """results[method][slice number]; batches: where the maps of each slice are (`load_maps`)."""
+    """results[method][slice number]; batches: numbers of the slices whose maps lie together (`load_maps`)."""
 
     methods: tuple[Method, ...]
     results: dict[str, tuple[SliceResult, ...]]
     work: Path
-    batch_slices: int
+    batches: tuple[range, ...]
     timing: dict[str, Any]
     known_slices: int = 0
     """Healthy slices of the study that are also reference slices: their p-values say nothing."""
 
     def load_maps(self, number: int, method: str) -> tuple[FloatArray, FloatArray]:
         """Reconstruction in HU and score map [h, w] of one slice."""
-        first = number - number % self.batch_slices
-        batch = stored_batch(self.work / f"batch-{first:06d}.npz")
-        return 1000 * batch["reconstruction"][number - first], batch[f"maps:{method}"][number - first]
+        numbers = next(batch for batch in self.batches if number in batch)
+        batch, place = stored_batch(self.work / _file(numbers)), numbers.index(number)
+        return 1000 * batch["reconstruction"][place], batch[f"maps:{method}"][place]
 
 
 def run_study(
@@ -90,39 +90,42 @@ def run_study(
     batches = Batches(bundle, settings, device, work, meter)
     nulls = _nulls(batches)
     fitted, baseline_nulls = fitted_baselines(batches, baselines, reference, nulls) if baselines else ({}, {})
-    batch_slices = settings.detection.batch_slices
     results: dict[str, list[SliceResult]] = {name: [] for name in (*nulls, *fitted)}
     methods = _methods(settings, bundle, nulls, fitted, baseline_nulls)
     scores: dict[str, list[float]] = {method.name: [] for method in methods}
-    for first in range(0, len(study), batch_slices):
+    parts = study.batches(settings.detection.batch_slices)
+    for numbers in parts:
         watch.check()
-        numbers = range(first, min(first + batch_slices, len(study)))
-        batch = batches.scored(f"batch-{first:06d}.npz", study.hu[first : numbers.stop],
-                          study.body[first : numbers.stop], numbers, nulls, fitted)  # fmt: skip
+        batch = batches.scored(_file(numbers), study.hu[numbers], study.body[numbers], numbers, nulls, fitted)
         for name, found in scores.items():
             found += [float(score) for score in batch[f"slices:{name}"]]
         watch.tell("evaluating slices", numbers.stop, len(study))
     adapted = {name: _adapted(null, study, scores[name]) for name, null in nulls.items()}
-    for first in range(0, len(study), batch_slices):
-        batch = stored_batch(work / f"batch-{first:06d}.npz")
+    for numbers in parts:
+        batch = stored_batch(work / _file(numbers))
         for method in methods:
-            for place, one in enumerate(batch[f"maps:{method.name}"]):
-                case, score = study.cases[first + place], scores[method.name][first + place]
+            for number, one in zip(numbers, batch[f"maps:{method.name}"], strict=True):
+                case, score = study.cases[number], scores[method.name][number]
                 null = adapted[method.name][case.file] if method.name in nulls else baseline_nulls[method.name]
                 results[method.name].append(
                     measure_slice(
                         one,
                         score,
                         null.p_value(score),
-                        study.body[first + place],
-                        study.lesion[first + place],
+                        study.body[number],
+                        study.lesion[number],
                         method.block,
                         bundle.ct_grid.pixel_mm,
                     )
                 )
     timing = {"network_s": round(meter.seconds, 3), "network_evaluations": meter.evaluations}
     kept = {name: tuple(values) for name, values in results.items()}
-    return Outcome(methods, kept, work, batch_slices, timing, _in_both(study, kept_reference))
+    return Outcome(methods, kept, work, parts, timing, _in_both(study, kept_reference))
+
+
+def _file(numbers: range) -> str:
+    """Of a batch in the work folder."""
+    return f"batch-{numbers.start:06d}.npz"
 
 
 def _adapted(null: NullDistribution, study: Study, scores: Sequence[float]) -> dict[str, NullDistribution]:
@@ -168,7 +171,7 @@ def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
     if reference is None:
         return 0
     known = {one.round().astype(np.int16).tobytes() for one in reference.hu}
-    healthy = (hu for hu, case in zip(study.hu, study.cases, strict=True) if case.lesion is None)
+    healthy = (hu for hu, case in zip(study.hu, study.cases, strict=True) if case.kind == HEALTHY)
     return sum(one.round().clip(-1024, 3071).astype(np.int16).tobytes() in known for one in healthy)
 
 

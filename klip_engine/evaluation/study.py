@@ -1,16 +1,18 @@
-"""The slices of a study on a prior's working grid: healthy ones, and altered ones with one recorded lesion each."""
+"""The slices of a study on a prior's working grid: healthy ones, altered ones with one recorded lesion each, and
+those as they were before the lesion."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from klip_engine.errors import InputError, UsageError
 from klip_engine.evaluation.insertion import Insertion, LesionRecord, insert, lesion_mask
 from klip_engine.evaluation.lesions import lesion_kind
+from klip_engine.evaluation.slab import one_slab
 from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
@@ -19,7 +21,6 @@ from klip_engine.volume import (
     BoolArray,
     CTVolume,
     FloatArray,
-    Geometry,
     WorkingGrid,
     WorkingVolume,
     to_working_grid,
@@ -27,6 +28,8 @@ from klip_engine.volume import (
 
 HEALTHY = "healthy"
 """The kind of slices without lesion."""
+UNALTERED = "unaltered"
+"""The kind of slices that lesions were put into, before that, where they are not among the healthy ones."""
 
 _MISSES_ALLOWED = 3
 """Each stands for many sizes and places that were tried."""
@@ -36,13 +39,15 @@ _MISSES_ALLOWED = 3
 class StudySettings:
     """What a study is made of; with the scans it gives the same study every time.
 
-    kinds: lesion kinds; count: lesions per kind and scan; healthy_slices: per scan, evenly chosen.
+    kinds: lesion kinds; count: lesions per kind and scan; healthy_slices: per scan, evenly chosen; matched: with
+    the original of every altered slice.
     """
 
     kinds: tuple[str, ...]
     count: int = 10
     healthy_slices: int = 24
     seed: int = 0
+    matched: bool = True
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -55,7 +60,11 @@ class StudySettings:
 
 @dataclass(frozen=True)
 class Case:
-    """One slice of the study; index: of the working slice in its scan; lesion: what was inserted, if anything."""
+    """One slice of the study.
+
+    index: of the working slice in its scan; lesion: what was inserted, if anything; original: number of the same
+    slice without the lesion, a healthy or an unaltered one, None where it is not in the study.
+    """
 
     number: int
     kind: str
@@ -64,6 +73,8 @@ class Case:
     index: int
     position_mm: float
     lesion: LesionRecord | None = None
+    original: int | None = field(default=None, repr=False)
+    """Not in the digest, as it follows from the rest."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,13 @@ class Study:
     def __len__(self) -> int:
         return len(self.cases)
 
+    def batches(self, size: int) -> tuple[range, ...]:
+        """Numbers of the slices, at most `size` together; unaltered ones, which come last, in batches of their own:
+        with them or without, the others come to the same floating-point sums."""
+        first_unaltered = next((case.number for case in self.cases if case.kind == UNALTERED), len(self))
+        parts = (range(first_unaltered), range(first_unaltered, len(self)))
+        return tuple(part[first : first + size] for part in parts for first in range(0, len(part), size))
+
     def digest(self) -> str:
         """A hash of every pixel, mask and record: two studies with the same one are the same."""
         digest = hashlib.sha256()
@@ -111,20 +129,22 @@ def collect_study(
 
     Each altered slice comes from its own copy of the scan with one lesion: it is the healthy slice on which the
     lesion's mask is largest. What is drawn for a scan and a kind depends on the seed, the number of the scan and
-    the kind alone. A scan in which a kind fits nowhere is recorded in `Study.scans`.
+    the kind alone. A scan in which a kind fits nowhere is recorded in `Study.scans`. Originals of altered slices
+    that are not among the healthy ones follow at the end, each once.
     check() is called between lesions and may raise. Raises InputError for a scan that cannot be read or holds no
     healthy slice with body, and when not one lesion of any kind could be placed.
     """
-    slices: list[tuple[FloatArray, BoolArray, BoolArray]] = []
+    slices: list[_Slice] = []
     cases: list[Case] = []
+    originals = _Originals()
     summaries: list[ScanSummary] = []
     total = len(scans) * (1 + len(settings.kinds))
     for number, scan in enumerate(scans):
         site = _Site.of(scan, grid)
         chosen = healthy_slices(scan, site.working, settings.healthy_slices).tolist()
         for k in chosen:
-            working = site.working
-            slices.append((working.hu[k], working.body[k], np.zeros_like(working.body[k])))
+            originals.known[number, k] = len(cases)
+            slices.append(site.unaltered(k))
             cases.append(site.case(len(cases), HEALTHY, k))
         if progress:
             progress(number * (1 + len(settings.kinds)) + 1, total)
@@ -132,6 +152,8 @@ def collect_study(
         for step, kind in enumerate(settings.kinds, start=2):
             found = site.altered(kind, settings, number, check or (lambda: None))
             for k, hu, mask, record in found:
+                if settings.matched:
+                    originals.want(len(cases), (number, k), site)
                 slices.append((hu, site.working.body[k], mask))
                 cases.append(site.case(len(cases), kind, k, record))
             placed[kind] = len(found)
@@ -143,8 +165,40 @@ def collect_study(
             f"none of these lesions fits anywhere in these scans: {', '.join(settings.kinds)}; "
             "take other kinds or other scans"
         )
+    originals.append_to(slices, cases)
     hu, body, lesion = (np.stack(part) for part in zip(*slices, strict=True))
     return Study(hu, body, lesion, tuple(cases), tuple(summaries), grid)
+
+
+_Slice = tuple[FloatArray, BoolArray, BoolArray]
+"""HU, body and lesion, [h, w] each."""
+
+
+@dataclass
+class _Originals:
+    """Where the slices before alteration are, by (number of the scan, working slice).
+
+    known: numbers of those in the study; wanted: the altered slices that need one; missing: those to append.
+    """
+
+    known: dict[tuple[int, int], int] = field(default_factory=dict)
+    wanted: dict[int, tuple[int, int]] = field(default_factory=dict)
+    missing: dict[tuple[int, int], tuple[_Slice, Case]] = field(default_factory=dict)
+
+    def want(self, altered: int, key: tuple[int, int], site: _Site) -> None:
+        """The altered slice of this number needs the original at `key`, which lies in `site`."""
+        self.wanted[altered] = key
+        if key not in self.known and key not in self.missing:
+            self.missing[key] = (site.unaltered(key[1]), site.case(-1, UNALTERED, key[1]))
+
+    def append_to(self, slices: list[_Slice], cases: list[Case]) -> None:
+        """Append what is missing, and tell every altered case where its original is."""
+        for key, (one, case) in self.missing.items():
+            self.known[key] = len(cases)
+            slices.append(one)
+            cases.append(replace(case, number=len(cases)))
+        for altered, key in self.wanted.items():
+            cases[altered] = replace(cases[altered], original=self.known[key])
 
 
 @dataclass(frozen=True)
@@ -175,6 +229,10 @@ class _Site:
                 first, last = working.source_slices[k]
                 allowed[first:last] = True
         return _Site(scan, volume, working, healthy, grid, Tissues(volume, allowed))
+
+    def unaltered(self, k: int) -> _Slice:
+        """Working slice k as it is."""
+        return self.working.hu[k], self.working.body[k], np.zeros_like(self.working.body[k])
 
     def case(self, number: int, kind: str, k: int, lesion: LesionRecord | None = None) -> Case:
         height = float(self.working.geometry.to_lps((0, 0, k))[2])
@@ -219,32 +277,7 @@ class _Site:
         table = ~working.body[k] & (working.hu[k] == AIR_HU)
         hu = None
         if working.source_slices is not None:
-            hu = _one_slab(altered, working.source_slices[k], working.geometry, self.grid)
+            hu = one_slab(altered, working.source_slices[k], working.geometry, self.grid)
         if hu is None:
             hu = to_working_grid(altered, self.grid, mask_table=False).hu[k]
         return np.where(table, np.float32(AIR_HU), hu)
-
-
-def _one_slab(volume: CTVolume, slab: tuple[int, int], wanted: Geometry, grid: WorkingGrid) -> FloatArray | None:
-    """One working slice from the source slices behind it alone: a window of the lattice of the whole scan.
-
-    None where the lattice of these slices is not that of the whole scan (slices that lean).
-    """
-    first, last = slab
-    geometry = volume.geometry
-    origin = geometry.to_lps((0, 0, first))
-    part = Geometry(
-        (geometry.size[0], geometry.size[1], last - first),
-        geometry.spacing,
-        (float(origin[0]), float(origin[1]), float(origin[2])),
-        geometry.direction,
-    )
-    wide = WorkingGrid((3 * grid.shape[0], 3 * grid.shape[1]), grid.pixel_mm, grid.slice_mm)
-    seen = to_working_grid(CTVolume(volume.hu[first:last], part), wide, mask_table=False)
-    offset = seen.geometry.to_index(wanted.origin)[:2]
-    column, row = (round(float(value)) for value in offset)
-    height, width = grid.shape
-    fits = 0 <= row <= wide.shape[0] - height and 0 <= column <= wide.shape[1] - width and len(seen.hu) == 1
-    if not fits or np.abs(offset - (column, row)).max() > 1e-3:
-        return None
-    return seen.hu[0, row : row + height, column : column + width].copy()

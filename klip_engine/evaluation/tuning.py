@@ -110,7 +110,7 @@ def run_tuning(
         study = collect_study(
             job.scans,
             bundle.ct_grid,
-            StudySettings((TUNING_KIND,), job.count, job.healthy_slices, job.settings.seed),
+            StudySettings((TUNING_KIND,), job.count, job.healthy_slices, job.settings.seed, matched=False),
             progress=lambda done, total: watch.tell("inserting stars", done, total),
             check=watch.check,
         )

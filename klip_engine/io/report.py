@@ -6,6 +6,7 @@ import base64
 from html import escape
 
 from klip_engine.detection import Detection, Finding
+from klip_engine.io.measured_scan_text import FIRST_IMAGE_MEANING, is_of_projections, measured_section
 from klip_engine.io.report_parts import (
     colour_bar,
     details,
@@ -37,6 +38,7 @@ def render_report(detection: Detection) -> str:
         [
             _summary(detection),
             notices(detection),
+            measured_section(detection),
             f'<section><h2>Score along the body</h2><div class="wide">{score_curve(detection)}</div></section>',
             _table(detection),
             _pictures(detection),
@@ -152,9 +154,10 @@ def _legend(detection: Detection) -> str:
         f'Overlay: <span class="swatch" style="border-color:{this}"></span> this finding, '
         f'<span class="swatch" style="border-color:{others}"></span> other findings.'
     )
+    shown = FIRST_IMAGE_MEANING if is_of_projections(detection) else "Input: the image as given."
     return (
         '<div class="legend"><p class="small">Seen from the feet: R and L are the patient’s right and left, '
-        "A front, P back. Input: the image as given. Reconstruction: what the model makes of the "
+        f"A front, P back. {shown} Reconstruction: what the model makes of the "
         "measurement. "
         f"Score: by the colour scale, the body outlined. {overlay if detection.findings else ''}</p>"
         f"{colour_bar(detection)}</div>"

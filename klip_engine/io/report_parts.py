@@ -80,7 +80,10 @@ def colour_bar(detection: Detection) -> str:
         marks.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="14" y2="32"/>')
         crowded = 0 < score < top and (x < 110 or x > 240)
         y = 10 if crowded else 46
-        marks.append(f'<text class="label" x="{x:.1f}" y="{y}" text-anchor="middle">{escape(text)}</text>')
+        anchor = "middle"
+        if crowded:  # a long text in the middle of a mark at the end would leave the picture
+            anchor = "start" if x < 110 else "end"
+        marks.append(f'<text class="label" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>')
     return (
         '<svg class="colour-bar" viewBox="0 0 340 52" role="img" aria-label="Colour scale of the score">'
         f'<defs><linearGradient id="score-scale">{stops}</linearGradient></defs>'

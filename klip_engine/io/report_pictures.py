@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from klip_engine.detection import Detection, Finding
+from klip_engine.io.measured_scan_text import FIRST_IMAGE, is_of_projections
 from klip_engine.io.picture_window import Window, window_around
 from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
@@ -130,7 +131,7 @@ def _row(detection: Detection, label: int | None, z: int) -> PictureRow:
     body = smooth_mask(working.body[z : z + 1], slice_of(working.geometry, z), display)
     coloured[grown(body, 1) & ~body] = _BODY_OUTLINE
     pictures = [
-        Picture("Input", png_bytes(grey)),
+        Picture(FIRST_IMAGE if is_of_projections(detection) else "Input", png_bytes(grey)),
         Picture("Reconstruction", png_bytes(window.grey(reconstruction))),
         Picture("Score", png_bytes(coloured)),
     ]

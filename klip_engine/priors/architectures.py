@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from klip_engine.errors import PriorError
+from klip_engine.priors import monai_unet
 from klip_engine.priors.ncsnpp import NCSNpp
 from klip_engine.priors.song_unet import SongUNet
 
@@ -111,6 +112,8 @@ def folded(network: nn.Module, x: torch.Tensor, time: torch.Tensor, factor: int)
 
 
 def _diffusion_model_unet(**arguments: Any) -> nn.Module:
+    if monai_unet.is_covered(arguments):
+        return monai_unet.DiffusionUNet(**arguments)
     with torch.device("cpu"):  # tensors that the package keeps must have numbers
         from monai.networks.nets import DiffusionModelUNet
 

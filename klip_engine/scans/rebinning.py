@@ -31,15 +31,16 @@ class Rays(NamedTuple):
     seen: Numbers
 
 
-def slice_rays(views: FanViews, geometry: ScanGeometry, z_mm: float) -> Rays:
-    """The sinogram [views of `geometry`, bins] of the slice `z_mm` from the isocentre."""
+def slice_rays(views: FanViews, geometry: ScanGeometry, z_mm: float, *, filled: bool = True) -> Rays:
+    """The sinogram [views of `geometry`, bins] of the slice `z_mm` from the isocentre; filled: rays that no turn
+    saw are taken from the other side."""
     assert isinstance(geometry, FanGeometry)
     gamma = geometry.fan_angles_rad().numpy()[None]
     beta = np.array(geometry.view_angles_rad)[:, None] + 0 * gamma
     line = _Lines(z_mm, geometry.source_to_isocentre_mm)
     direct = _over_turns(views, line, beta, np.broadcast_to(gamma, beta.shape))
     missing = np.clip(1 - direct.seen, 0, 1)
-    if not missing.any():
+    if not (filled and missing.any()):
         return direct
     opposite = _over_turns(views, line, beta + math.pi - 2 * gamma, np.broadcast_to(-gamma, beta.shape))
     filling = missing * np.minimum(opposite.seen, 1)

@@ -25,11 +25,15 @@ _SAME_HEIGHT_MM = 0.02
 _SAME_ANGLE_RAD = 1e-4
 _LEAST_HELICAL_ROWS = 4
 _LEAST_SEEN = 0.8
+_VIEWS_TO_ASK = 360
+"""In a turn: enough for a question about the geometry, whatever the scan has."""
 
 WeightArray = npt.NDArray[np.float32]
 
 
-def to_slices(projections: Projections, *, slice_mm: float = SLICE_MM) -> MeasuredSlices:
+def to_slices(
+    projections: Projections, *, slice_mm: float = SLICE_MM, at_most: int | None = None, filled: bool = True
+) -> MeasuredSlices:
     """Sinograms of axial slices: a row or turn of its own each, or rebinned from a helix, `slice_mm` apart and
     thick.
 
@@ -37,20 +41,33 @@ def to_slices(projections: Projections, *, slice_mm: float = SLICE_MM) -> Measur
     position is a slice, where the rows leave it by less than 1.5 mm at 150 mm from the axis. Helices: single-slice
     rebinning (`rebinning`); the rays lean by up to half the detector's height at the axis times 150 mm over the
     source's distance, 8 mm at most; slices that no full turn reaches are left out.
+    at_most: only so many of the slices, evenly chosen, for a look at the scan; filled: what a helix saw from one
+    side only is taken from the other, which makes opposite rays agree: `consistency` asks slices without, which
+    are thin and of few views.
     Raises InputError for cone beams, scans not along the patient's length and anything that does not fit together.
     """
     weights, notices = known_or_estimated_weights(projections)
     if projections.beam == "parallel":
-        slices = _parallel(projections, weights)
+        slices = _parallel(projections, weights, at_most)
     else:
         views = fan_views(projections, weights)
         heights = np.unique(np.round(views.detector_z / _SAME_HEIGHT_MM)) * _SAME_HEIGHT_MM
         moving = len(heights) > len(views) / 4 and len(views) > 4
-        slices = _helical(projections, views, slice_mm) if moving else _at_rest(projections, views)
+        if moving:
+            slices = _helical(projections, views, slice_mm, at_most, filled)
+        else:
+            slices = _at_rest(projections, views, at_most)
     return replace(slices, notices=(*notices, *slices.notices))
 
 
-def _parallel(projections: Projections, weights: WeightArray) -> MeasuredSlices:
+def _few(count: int, at_most: int | None) -> list[int]:
+    """The numbers of the slices to make, of `count` in all."""
+    if at_most is None or count <= at_most:
+        return list(range(count))
+    return [int((i + 0.5) * count / at_most) for i in range(at_most)]
+
+
+def _parallel(projections: Projections, weights: WeightArray, at_most: int | None) -> MeasuredSlices:
     """Each row of a stack of parallel projections."""
     trajectory, detector = projections.trajectory, projections.detector
     ray = trajectory.ray_direction
@@ -82,11 +99,12 @@ def _parallel(projections: Projections, weights: WeightArray) -> MeasuredSlices:
         image_shape=(1, 1),
         pixel_spacing_mm=1.0,
     )
-    heights = trajectory.det_center_mm[:, 2].mean() + (np.arange(detector.rows) - row) * detector.row_pitch_mm
-    return _measured(projections, geometry, heights, data.swapaxes(0, 1), weights.swapaxes(0, 1))
+    rows = np.array(_few(detector.rows, at_most))
+    heights = trajectory.det_center_mm[:, 2].mean() + (rows - row) * detector.row_pitch_mm
+    return _measured(projections, geometry, heights, data[:, rows].swapaxes(0, 1), weights[:, rows].swapaxes(0, 1))
 
 
-def _at_rest(projections: Projections, views: FanViews) -> MeasuredSlices:
+def _at_rest(projections: Projections, views: FanViews, at_most: int | None) -> MeasuredSlices:
     """Every detector row at every table position."""
     positions = np.round(views.detector_z / _SAME_HEIGHT_MM)
     groups = [views.subset(np.flatnonzero(positions == position)) for position in np.unique(positions)]
@@ -99,10 +117,14 @@ def _at_rest(projections: Projections, views: FanViews) -> MeasuredSlices:
         )
     geometry = _common_geometry(groups)
     heights, data, weights = [], [], []
-    for group in groups:
+    rows = views.line_integrals.shape[1]
+    chosen = set(_few(len(groups) * rows, at_most))
+    for number, group in enumerate(groups):
         as_they_are = group.alike and _same_angles(group.angle, geometry)
         ringed = group if as_they_are else _ring(group)
-        for row in range(group.line_integrals.shape[1]):
+        for row in range(rows):
+            if number * rows + row not in chosen:
+                continue
             height = _row_height(group, row)
             heights.append(height)
             if as_they_are:
@@ -164,7 +186,9 @@ def _lean_mm(views: FanViews) -> float:
     return farthest * LEANING_RADIUS_MM / float(views.radius.mean())
 
 
-def _helical(projections: Projections, views: FanViews, slice_mm: float) -> MeasuredSlices:
+def _helical(
+    projections: Projections, views: FanViews, slice_mm: float, at_most: int | None, filled: bool
+) -> MeasuredSlices:
     """Slices `slice_mm` apart, each the mean of the sinograms of heights a detector row apart."""
     rows = views.line_integrals.shape[1]
     table = np.diff(views.detector_z)
@@ -185,14 +209,17 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float) -> Meas
         )
     step = float(np.median(np.diff(views.angle)))
     per_turn = round(2 * math.pi / step)
+    if not filled:
+        per_turn = min(per_turn, _VIEWS_TO_ASK)
     geometry = views.geometry(tuple(float(views.angle[0]) + i * 2 * math.pi / per_turn for i in range(per_turn)))
     row_mm = views.row_pitch_mm * float(views.radius.mean() / views.distance_of(np.array([0]), np.zeros(1))[0])
-    thick = max(1, round(slice_mm / row_mm))
+    thick = max(1, round(slice_mm / row_mm)) if filled else 1
     ends = np.sort(views.detector_z[[0, -1]])
     centres = np.arange(ends[0] + slice_mm / 2, ends[1], slice_mm)
     heights, data, weights = [], [], []
-    for centre in centres:
-        sinogram = _mean_rays(views, geometry, centre + (np.arange(thick) - (thick - 1) / 2) * slice_mm / thick)
+    for centre in centres[_few(len(centres), at_most)]:
+        between = (np.arange(thick) - (thick - 1) / 2) * slice_mm / thick
+        sinogram = _mean_rays(views, geometry, centre + between, filled)
         if sinogram is not None:
             heights.append(float(centre))
             data.append(sinogram[0])
@@ -202,22 +229,24 @@ def _helical(projections: Projections, views: FanViews, slice_mm: float) -> Meas
             "no slice of this helical scan was measured over a full turn: it is too short, or its pitch too great"
         )
     slices = _measured(projections, geometry, np.array(heights), np.stack(data), np.stack(weights))
+    many = f"{len(heights)} slices" if at_most is None else "slices"
     notice = (
-        f"The helical scan was rebinned to {len(heights)} slices {slice_mm:g} mm apart; {LEANING_RADIUS_MM:.0f} mm "
+        f"The helical scan was rebinned to {many} {slice_mm:g} mm apart; {LEANING_RADIUS_MM:.0f} mm "
         f"from the axis their rays lean by up to {lean:.1f} mm."
     )
     return replace(slices, notices=(notice,))
 
 
 def _mean_rays(
-    views: FanViews, geometry: ScanGeometry, heights: npt.NDArray[np.float64]
+    views: FanViews, geometry: ScanGeometry, heights: npt.NDArray[np.float64], filled: bool
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-    """Mean sinogram and weights of neighbouring heights; None where a view misses more than a fifth of its rays."""
+    """Mean sinogram and weights of neighbouring heights; None where a view misses more than a fifth of its rays, or
+    not filled where there are none."""
     values, variances, measured = [], [], []
     for height in heights:
-        rays = slice_rays(views, geometry, float(height))
+        rays = slice_rays(views, geometry, float(height), filled=filled)
         seen = (rays.seen > 0) & (rays.weight > 0)
-        if seen.mean(axis=1).min() < _LEAST_SEEN:
+        if seen.mean(axis=1).min() < _LEAST_SEEN if filled else not seen.any():
             return None
         measured.append(seen)
         values.append(rays.value)

@@ -147,6 +147,11 @@ def fan_views(projections: Projections, weights: npt.NDArray[np.float32]) -> Fan
         arrays[0],
         arrays[1],
     )
+    steps = np.diff(views.angle)
+    if (steps >= 0).all():
+        return views
+    if (steps < 0).all():
+        return views.subset(slice(None, None, -1))  # not copied: a helix may fill half the memory
     return views.subset(np.argsort(views.angle, kind="stable"))
 
 

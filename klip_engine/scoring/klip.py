@@ -22,12 +22,13 @@ from torch.nn import functional
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "plain-coherent", "variance", "coherent"]
+Weighting = Literal["plain", "plain-coherent", "variance", "coherent", "geometric-coherent"]
 """plain: |delta|^2 / sigma^2, the paper's; plain-coherent: the signed pulls, averaged over the samples and over a
 Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
 pull in standard deviations of what the prior itself expects at that pixel, so that edges do not outshine quiet
 tissue; coherent: the averaged pulls against the variance expected there, (G * delta)^2 / (G * Var[x0 | x_t]):
-noise and edges pull to both sides and cancel, a lesion pulls to one."""
+noise and edges pull to both sides and cancel, a lesion pulls to one; geometric-coherent: the geometric mean of the
+two coherent ones, (G * delta)^2 / (sigma sqrt(G * Var[x0 | x_t])), between contrast and surprise."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
@@ -95,6 +96,8 @@ class KlipAccumulator:
             return (pull.square() / variance).view(grouped).mean(dim=1).sum(dim=1)
         coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
         expected = gaussian_mean(variance.view(grouped).mean(dim=1), term.coherence_pixels)
+        if term.weighting == "geometric-coherent":
+            expected = step.sigma * expected.sqrt()
         return (coherent.square() / expected).sum(dim=1)
 
     def density(self) -> torch.Tensor:

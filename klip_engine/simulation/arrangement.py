@@ -30,6 +30,7 @@ def plane_scan(settings: SimulationSettings, scanned: ScannedVolume) -> ScanGeom
     Raises UsageError where the source would stand in the body and where no ray meets it.
     """
     _check_source(settings, scanned)
+    _check_fan(settings)
     grid = scanned.volume.geometry
     distances: dict[str, Any] = (
         {
@@ -125,6 +126,15 @@ def _check_source(settings: SimulationSettings, scanned: ScannedVolume) -> None:
         raise UsageError(
             f"the source, {settings.source_isocentre_mm:g} mm from the isocentre, would stand in the volume, whose "
             f"corners lie {corner:.0f} mm away; move the source away or crop the volume"
+        )
+
+
+def _check_fan(settings: SimulationSettings) -> None:
+    farthest = (settings.detector_bins / 2 + abs(settings.offset_bins)) * settings.column_mm
+    if settings.geometry in ("fan-curved", "helical") and farthest / settings.source_detector_mm >= math.pi / 2:
+        raise UsageError(
+            f"the curved detector would reach {math.degrees(farthest / settings.source_detector_mm):.0f} degrees "
+            "around the source; give fewer or narrower bins or a smaller offset"
         )
 
 

@@ -11,8 +11,8 @@ from klip_engine.simulation.materials import attenuation_per_mm, energy_of_water
 WATER_UP_TO_HU = 100.0
 """Denser voxels are a mixture of tissue of this HU and cortical bone (contrast agent then passes for bone)."""
 _FILTER_MM = 10.0
-"""Aluminium that filters as tube, window and filters do: at 120 kV its half-value layer is that of CT tubes, 7 mm of
-aluminium."""
+"""Aluminium that filters as tube, window and filters do: at 120 kV its half-value layer is that of CT tubes,
+7 mm of aluminium."""
 _ENERGY_STEP_KEV = 3.0
 _LEAST_KEV = 16.0
 _LONGEST_WATER = 12.0

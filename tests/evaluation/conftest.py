@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
+from klip_engine.io.sources import Source
 from klip_engine.volume import CTVolume, Geometry, WorkingGrid
 from tests.conftest import save_wiener_prior
 
@@ -63,3 +65,23 @@ def torso() -> CTVolume:
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory) -> Path:
     return save_wiener_prior(tmp_path_factory.mktemp("priors") / "wiener", GRID)
+
+
+@pytest.fixture(scope="session")
+def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
+    """Two patients: the synthetic torso, and the same with other noise; the last slices are not healthy."""
+    folder = tmp_path_factory.mktemp("scans")
+    made = []
+    for number in range(2):
+        noise = np.random.default_rng(number + 1).normal(0, 5, torso.hu.shape)
+        path = folder / f"torso-{number}.nrrd"
+        sitk.WriteImage(torso.geometry.image(np.rint(torso.hu + noise).astype(np.int16)), path)
+        made.append(Source(path, f"patient {number}", ((0, 20),)))
+    return tuple(made)
+
+
+@pytest.fixture
+def quick_null(monkeypatch) -> None:
+    """Null distributions and reference slices that cost little."""
+    monkeypatch.setattr("klip_engine.evaluation.run.NULL_SLICES_ON_DEMAND", 4)
+    monkeypatch.setattr("klip_engine.calibration.DRAW_STEPS", 3)

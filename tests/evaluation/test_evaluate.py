@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,25 +25,36 @@ from klip_engine.io.sources import Source
 from klip_engine.priors import load_prior, save_reference
 from klip_engine.settings import DetectionSettings, SamplingSettings
 from klip_engine.slices import Watch
-from klip_engine.volume import Geometry, to_working_grid
-from tests.conftest import run_cli
-from tests.evaluation.conftest import GRID
+from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
+from tests.conftest import run_cli, save_wiener_prior
+
+GRID = WorkingGrid((48, 64), 5.0, 3.0)
+GEOMETRY = Geometry((80, 60, 26), (4.0, 4.0, 3.0), (-159.0, -119.0, -300.0))
+
+pytestmark = pytest.mark.usefixtures("quick_null")
 
 
 @pytest.fixture(scope="session")
 def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
-    """Two patients: the synthetic torso, and the same with other noise; the last slices are not healthy."""
+    """Two patients: the synthetic torso on 4 mm pixels, and the same with other noise; the last slices are not
+    healthy."""
     folder = tmp_path_factory.mktemp("scans")
     made = []
     for number in range(2):
-        noise = np.random.default_rng(number + 1).normal(0, 5, torso.hu.shape)
+        hu = torso.hu[:, ::2, ::2]
+        noise = np.random.default_rng(number + 1).normal(0, 5, hu.shape)
         path = folder / f"torso-{number}.nrrd"
-        sitk.WriteImage(torso.geometry.image(np.rint(torso.hu + noise).astype(np.int16)), path)
+        sitk.WriteImage(GEOMETRY.image(np.rint(hu + noise).astype(np.int16)), path)
         made.append(Source(path, f"patient {number}", ((0, 20),)))
     return tuple(made)
 
 
-STUDY = StudySettings(("star", "nodule"), count=2, healthy_slices=3, seed=4)
+STUDY = StudySettings(("star", "tumor"), count=2, healthy_slices=3, seed=4)
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory) -> Path:
+    return save_wiener_prior(tmp_path_factory.mktemp("priors") / "coarse", GRID)
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +66,11 @@ def test_the_same_seed_gives_the_same_study_and_another_seed_another(scans, stud
     assert collect_study(scans, GRID, STUDY).digest() == study.digest()
     other = collect_study(scans, GRID, replace(STUDY, seed=5))
     assert other.digest() != study.digest()
-    number = study.cases[-1].number  # a kind alone gives the same lesions as among others
-    alone = collect_study(scans, GRID, replace(STUDY, kinds=("nodule",)))
-    assert alone.cases[-1].lesion == study.cases[number].lesion
+    # a kind alone gives the same lesions as among others
+    alone = collect_study(scans, GRID, replace(STUDY, kinds=("tumor",)))
+    tumors = [[case.lesion for case in one.cases if case.kind == "tumor"] for one in (alone, study)]
+    assert tumors[0] == tumors[1]
+    assert len(tumors[0]) == 4
 
 
 def test_a_study_holds_healthy_slices_and_one_recorded_lesion_per_altered_slice(scans, study):
@@ -64,10 +78,10 @@ def test_a_study_holds_healthy_slices_and_one_recorded_lesion_per_altered_slice(
     assert [case.index for case in healthy[:3]] == [0, 10, 20]
     assert not study.lesion[[case.number for case in healthy]].any()
     for scan, source in zip(study.scans, scans, strict=True):
-        assert (scan.placed, scan.healthy_slices, scan.patient) == ({"star": 2, "nodule": 2}, 3, source.patient)
+        assert (scan.placed, scan.healthy_slices, scan.patient) == ({"star": 2, "tumor": 2}, 3, source.patient)
     working = to_working_grid(read(scans[0]), GRID)
     for case in study.cases:
-        if case.kind != HEALTHY and case.patient == "patient 0":
+        if case.lesion is not None and case.patient == "patient 0":
             mask = lesion_mask(case.lesion, working.geometry) & working.body
             assert mask.sum(axis=(1, 2)).argmax() == case.index <= 20
             np.testing.assert_array_equal(study.lesion[case.number], mask[case.index])
@@ -87,7 +101,7 @@ def test_an_altered_slice_is_the_one_the_whole_altered_scan_gives(scans):
 
     site = _Site.of(scans[0], GRID)
     volume = read(scans[0])
-    volume.hu[12:15, 50:60, 60:70] += 300
+    volume.hu[12:15, 25:30, 30:35] += 300
     whole = to_working_grid(volume, GRID)
     np.testing.assert_allclose(site._altered_slice(volume, 13), whole.hu[13], atol=1e-3)
 
@@ -124,12 +138,6 @@ def job(scans, prior, tmp_path) -> EvaluationJob:
     )
 
 
-@pytest.fixture(autouse=True)
-def quick_null(monkeypatch) -> None:
-    monkeypatch.setattr("klip_engine.evaluation.run.NULL_SLICES_ON_DEMAND", 4)
-    monkeypatch.setattr("klip_engine.calibration.DRAW_STEPS", 3)
-
-
 def without_time(document: dict) -> dict:
     return {key: value for key, value in document.items() if key != "timing"}
 
@@ -139,11 +147,11 @@ def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tm
     stored = json.loads(job.json_file.read_text())
     assert stored == document
     assert stored["schema"] == "klip-evaluation/1"
-    assert list(stored["results"]) == ["star", "nodule"]
+    assert list(stored["results"]) == ["star", "tumor"]
     for methods in stored["results"].values():
         assert list(methods) == ["klip", "klip-coherent", "brightness"]
         for figures in methods.values():
-            for name in ("image_auroc", "dataset_auroc", "average_precision"):
+            for name in ("image_auroc", "dataset_auroc", "average_precision", "matched_auroc", "raised"):
                 one = figures[name]
                 assert 0 <= one["low"] <= one["high"] <= 1
                 assert 0 <= one["value"] <= 1
@@ -152,19 +160,24 @@ def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tm
                 "altered_slices": 4, "healthy_slices": 6, "patients": 2, "patients_with_lesion": 2,
             }  # fmt: skip
     assert stored["results"]["star"]["brightness"]["image_auroc"]["value"] > 0.9
-    assert stored["counts"] == {"patients": 2, "scans": 2, "healthy": 6, "star": 4, "nodule": 4}
+    healthy = {(case["file"], case["index"]) for case in stored["slices"] if case["kind"] == HEALTHY}
+    originals = {(case["file"], case["index"]) for case in stored["slices"] if case["lesion"]}
+    unaltered = len(originals - healthy)
+    assert stored["counts"] == {
+        "patients": 2, "scans": 2, "healthy": 6, "star": 4, "tumor": 4, "unaltered": unaltered,
+    }  # fmt: skip
     assert [rate["nominal"] for rate in stored["calibration"]["klip"]["rates"]] == [0.01, 0.05, 0.1, 0.2, 0.5]
     assert stored["calibration"]["klip"]["null"]["slices"] == 4
     assert stored["calibration"]["brightness"]["null"] == {"from": "3 reference slices", "slices": 3}
     assert stored["settings"]["detection"]["sampling"]["steps"] == 4
-    assert len(stored["slices"]) == 14
+    assert len(stored["slices"]) == 14 + unaltered
     assert set(stored["slices"][0]["scores"]) == {"klip", "klip-coherent", "brightness"}
     assert "so few patients" in stored["notices"][-1]
 
     report = job.json_file.with_name("result-report")
     assert {path.name for path in report.iterdir()} == {
         "evaluation.md", "evaluation.csv", "roc.png", "froc.png", "calibration.png",
-        "examples-star.png", "examples-nodule.png",
+        "examples-star.png", "examples-tumor.png",
     }  # fmt: skip
     rows = list(csv.DictReader((report / "evaluation.csv").open()))
     assert [(row["kind"], row["method"]) for row in rows[:2]] == [("star", "klip"), ("star", "klip-coherent")]
@@ -198,7 +211,7 @@ def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tm
 
 def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_given(job, monkeypatch):
     def drawn(prior, count, settings, device, meter):
-        return np.where(np.hypot(*np.mgrid[-48:48, -64:64]) < 30, 40.0, -1000.0)[None].repeat(count, 0)
+        return np.where(np.hypot(*np.mgrid[-24:24, -32:32]) < 15, 40.0, -1000.0)[None].repeat(count, 0)
 
     monkeypatch.setattr("klip_engine.calibration.draw_slices", drawn)
     document = run_evaluation(
@@ -274,7 +287,7 @@ def test_the_command_takes_a_table_and_speaks_json(capsys, scans, prior, tmp_pat
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in printed.splitlines()]
     assert events[-1]["event"] == "done"
-    assert events[-1]["counts"] == {"patients": 1, "scans": 1, "healthy": 2, "star": 1}
+    assert events[-1]["counts"] == {"patients": 1, "scans": 1, "healthy": 2, "star": 1, "unaltered": 1}
     assert list(json.loads(result.read_text())["results"]["star"]) == ["klip"]
     assert (tmp_path / "tables" / "evaluation.md").is_file()
 

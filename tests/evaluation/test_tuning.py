@@ -35,7 +35,7 @@ def scan(torso, tmp_path_factory) -> Source:
 
 @pytest.fixture(scope="module")
 def study(scan):
-    return collect_study((scan,), GRID, StudySettings(("star",), count=3, healthy_slices=4))
+    return collect_study((scan,), GRID, StudySettings(("star",), count=3, healthy_slices=4, matched=False))
 
 
 def test_a_candidate_has_the_figures_that_its_score_has_alone(study, prior):
@@ -85,7 +85,9 @@ def test_the_command_writes_settings_that_detect_takes(scan, prior, tmp_path, ca
 
 
 def test_tuning_on_anything_but_stars_is_refused(scan, prior):
-    other = collect_study((scan,), GRID, StudySettings(("star", "nodule"), count=1, healthy_slices=2))
+    other = collect_study(
+        (scan,), GRID, StudySettings(("star", "nodule"), count=1, healthy_slices=2, matched=False)
+    )
     with pytest.raises(UsageError, match="healthy slices and stars only, not at healthy, nodule, star"):
         tune(other, load_prior(prior), SETTINGS, ("plain",), device="cpu")
 

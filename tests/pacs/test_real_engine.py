@@ -26,7 +26,7 @@ def test_the_segmentation_in_orthanc_is_the_label_map_of_the_engine(orthanc, run
     hu[4, 46:50, 58:62] = 1800
     study = ct_study("real engine", hu=hu)
     (tmp_path / "settings.json").write_text(json.dumps(WIDE_BLOCKS.to_dict()))
-    prior = save_wiener_prior(tmp_path / "wiener", GRID)
+    prior = save_wiener_prior(tmp_path / "wiener", GRID, [WIDE_BLOCKS])
     engine = Engine(prior=str(prior), settings=tmp_path / "settings.json", device="cpu")
     state = tmp_path / "state"
     service = running(

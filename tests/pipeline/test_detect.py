@@ -70,7 +70,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(prior):
 
 
 @pytest.mark.parametrize("operator", ["identity", "parallel"])
-def test_batch_size_and_neighbouring_slices_do_not_change_the_result(prior, operator):
+def test_batch_size_and_neighbouring_slices_do_not_change_the_result(prior, operator, monkeypatch, tmp_path):
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 8)  # in a cache of this test
+    monkeypatch.setenv("KLIP_CACHE", str(tmp_path / "cache"))
     results = [detect(_axial(), prior, **QUICK, operator=operator, batch_slices=size) for size in (1, 2, 5)]
     for other in results[1:]:
         assert np.array_equal(results[0].regions, other.regions)
@@ -205,6 +207,7 @@ def test_a_device_that_is_not_there_is_a_resource_error(prior):
 
 
 def test_the_threshold_does_not_depend_on_the_seed_that_made_the_null(prior, monkeypatch, tmp_path):
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 8)  # in caches of this test
     thresholds = []
     for seed in (1, 2):
         monkeypatch.setenv("KLIP_CACHE", str(tmp_path / str(seed)))
@@ -214,6 +217,7 @@ def test_the_threshold_does_not_depend_on_the_seed_that_made_the_null(prior, mon
 
 def test_a_cache_that_cannot_be_written_costs_a_notice_not_the_result(prior, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr("klip_engine.pipeline.NULL_SLICES_ON_DEMAND", 8)
     monkeypatch.setenv("KLIP_CACHE", str(tmp_path / "file"))
     detection = detect(_axial(), prior, **QUICK)
     assert any("could not be kept" in notice for notice in detection.notices)

@@ -72,6 +72,8 @@ def test_blocks_of_128(tmp_path):
         "observation_test_001.hdf5": (2, 1000, 513),
     }
     assert any("130 slices were written to 2 files" in notice for notice in notices)
+    with pytest.raises(UsageError, match="observation_test_000.hdf5 is there already"):
+        write_projections(tmp_path / "observation_test.hdf5", made, "lodopab")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,15 @@ def test_what_the_format_cannot_hold(tmp_path, made, sentence):
     with pytest.raises(UsageError, match=f"1000 parallel views .*{sentence}.*write klip-projections"):
         write_projections(tmp_path / "scan.h5", made, "lodopab")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_observation_written_again_is_the_same(tmp_path):
+    """Bit for bit but for the division: nothing is lost of what came from such a file."""
+    write_projections(tmp_path / "first.hdf5", scan(i0=4096.0), "lodopab")
+    first = read_projections(tmp_path / "first.hdf5")
+    notices = write_projections(tmp_path / "again.hdf5", first, "lodopab")
+    again = read_projections(tmp_path / "again.hdf5")
+    assert np.abs(again.line_integrals - first.line_integrals).max() < 1e-6
+    assert again.volume_hint == first.volume_hint
+    assert np.allclose(again.weights, first.weights, rtol=1e-5)
+    assert notices == ()

@@ -142,6 +142,10 @@ def test_what_it_cannot_hold_and_what_it_loses(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.mha", "scan.xml"]
     with pytest.raises(UsageError, match="end it in .xml"):
         write_projections(tmp_path / "scan.mha", made, "rtk")
+    (tmp_path / "chest.mha").write_text("a volume")
+    with pytest.raises(UsageError, match="chest.mha, .* is the image of something else"):
+        write_projections(tmp_path / "chest.xml", made)
+    assert (tmp_path / "chest.mha").read_text() == "a volume"
     oblique = SCANS["parallel"]
     rays = oblique.trajectory.ray_direction + 0.2 * oblique.trajectory.det_u
     leaning = replace(oblique.trajectory, ray_direction=rays / np.linalg.norm(rays, axis=1, keepdims=True))

@@ -97,16 +97,28 @@ def test_the_coherent_weighting_is_the_mean_pull_against_the_mean_variance():
     assert float(density[20, 19:21].mean()) == pytest.approx(0.1**2 / 0.05, rel=0.1)  # both sides share the edge
 
 
+def test_the_geometric_weighting_is_the_geometric_mean_of_contrast_and_surprise():
+    generator = torch.Generator().manual_seed(3)
+    pull = torch.randn(2, 1, 12, 16, generator=generator)
+    step = Step(0.5, torch.zeros_like(pull), pull, torch.randn(2, 1, 12, 16, generator=generator))
+    terms = [ScoreTerm(weighting=name) for name in ("plain-coherent", "coherent", "geometric-coherent")]
+    accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
+    accumulator.add(step)
+    contrast, surprise, both = accumulator.density()[0]
+    torch.testing.assert_close(both, (contrast * surprise).sqrt())
+
+
 def test_pulls_to_both_sides_cancel_only_under_the_coherent_weighting():
     pull = torch.tensor([0.2, -0.2]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
     step = Step(0.5, torch.zeros(2, 1, 8, 8), pull, torch.zeros(2, 1, 8, 8))
-    terms = [ScoreTerm(weighting=name) for name in ("variance", "coherent", "plain-coherent")]
+    terms = [ScoreTerm(weighting=name) for name in ("variance", "coherent", "plain-coherent", "geometric-coherent")]
     accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
     accumulator.add(step)
-    variance, coherent, plain = accumulator.density()[0]
+    variance, coherent, plain, geometric = accumulator.density()[0]
     assert float(variance.min()) == pytest.approx(0.04 * math.log(2), rel=1e-5)
     assert float(coherent.max()) < 1e-12
     assert float(plain.max()) < 1e-12
+    assert float(geometric.max()) < 1e-12
 
 
 def test_a_pull_to_one_side_counts_the_same_with_or_without_the_mean_before_the_square():

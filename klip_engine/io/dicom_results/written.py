@@ -49,8 +49,14 @@ class WrittenResults:
 
 
 def read_written(folder: Path) -> WrittenResults:
-    """Read the results in a folder. Raises InputError where they are not complete or are of a photograph."""
+    """Read the results in a folder. Raises InputError where they are not complete, or are of a photograph or of
+    projections."""
     document = _document(folder)
+    if "projections" in document.get("input", {}):
+        raise InputError(
+            f"{folder} is the result of CT projections, which no DICOM series belongs to: open its volumes "
+            "(reconstruction.nrrd, regions.nrrd) in a viewer, or detect on the scanner's own images"
+        )
     if not (folder / "regions.nrrd").exists():
         raise InputError(f"{folder} is the result of a photograph or not complete; DICOM needs the result of a CT")
     geometry, score = _volume(folder / "klip.nrrd", np.float32)

@@ -100,11 +100,11 @@ def _photons(scan: CircularScan, projections: Projections, view: int) -> tuple[F
     weights = scan.weights[view].astype(np.float64)
     variance = float(projections.electronic_sigma or 0.0) ** 2
     in_air = (weights + np.sqrt(weights**2 + 4 * weights * variance)) / 2 * np.exp(values)
-    photons = np.zeros(values.shape[1], np.float32)
-    for column in np.flatnonzero((weights > 0).any(axis=0)):
-        photons[column] = np.median(in_air[weights[:, column] > 0, column])
-    off = np.abs(in_air - photons)[weights > 0]
-    return photons, bool((off <= _SAME_PHOTONS * np.broadcast_to(photons, values.shape)[weights > 0]).all())
+    good = weights > 0
+    photons: FloatArray = np.median(in_air, axis=0).astype(np.float32)
+    for column in np.flatnonzero(~good.all(axis=0)):
+        photons[column] = np.median(in_air[good[:, column], column]) if good[:, column].any() else 0
+    return photons, bool((np.abs(in_air - photons) <= _SAME_PHOTONS * photons)[good].all())
 
 
 def _header(projections: Projections, scan: CircularScan, low: DSfloat, slope: DSfloat) -> Dataset:

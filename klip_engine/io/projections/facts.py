@@ -11,16 +11,16 @@ from klip_engine.projections import Projections
 
 _VIEWS_LOOKED_AT = 64
 _FULL_TURN_DEG = 359.0
+_SAME_HEIGHT_MM = 0.02
 
 
 def facts(projections: Projections) -> dict[str, Any]:
     """Plain values for JSON; lengths in mm, angles in degrees, None where a question makes no sense."""
-    angles = view_angles_deg(projections)
     return {
         "beam": projections.beam,
         "views": projections.trajectory.views,
         "detector": _detector(projections),
-        "geometry": _geometry(projections, angles),
+        "geometry": _geometry(projections),
         "field_of_view_mm": _rounded(2 * field_of_view_radius_mm(projections)),
         "dose": _dose(projections),
         "line_integrals": [float(projections.line_integrals.min()), float(projections.line_integrals.max())],
@@ -65,7 +65,7 @@ def edge_distances_mm(projections: Projections) -> npt.NDArray[np.float64]:
 def field_of_view_radius_mm(projections: Projections) -> float:
     """Radius of the disc every point of which is seen from all sides: over a full turn the farther edge counts."""
     per_edge = edge_distances_mm(projections).mean(axis=0)
-    whole_turn = arc_deg(view_angles_deg(projections)) >= _FULL_TURN_DEG
+    whole_turn = arc_deg(view_angles_deg(projections)[_first_position(projections)]) >= _FULL_TURN_DEG
     return float(per_edge.max() if whole_turn else per_edge.min())
 
 
@@ -82,9 +82,18 @@ def _detector(projections: Projections) -> dict[str, Any]:
     }
 
 
-def _geometry(projections: Projections, angles: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _first_position(projections: Projections) -> npt.NDArray[np.bool_]:
+    """Which views were taken before the table moved on; all, where it moves evenly or not at all."""
+    height = np.round(projections.trajectory.det_center_mm[:, 2] / _SAME_HEIGHT_MM)
+    same: npt.NDArray[np.bool_] = height == height[0]
+    return same if len(np.unique(height)) <= len(height) / 4 else np.ones_like(same)
+
+
+def _geometry(projections: Projections) -> dict[str, Any]:
     path = projections.trajectory
     source = path.source_mm
+    first = _first_position(projections)
+    angles = view_angles_deg(projections)[first]
     arc, steps = arc_deg(angles), np.diff(angles)
     found: dict[str, Any] = {
         "source_to_isocentre_mm": None,
@@ -92,6 +101,7 @@ def _geometry(projections: Projections, angles: npt.NDArray[np.float64]) -> dict
         "arc_deg": _rounded(arc),
         "step_deg": None if len(steps) == 0 else _rounded(float(np.median(np.abs(steps)))),
         "cone_half_angle_deg": _rounded(projections.cone_half_angle_deg),
+        "table_positions": None,
         "table_feed_mm_per_turn": None,
         "pitch": None,
         "z_mm": None,
@@ -106,7 +116,10 @@ def _geometry(projections: Projections, angles: npt.NDArray[np.float64]) -> dict
         "source_to_detector_mm": _rounded(to_detector),
         "z_mm": [_rounded(float(z.min())), _rounded(float(z.max()))],
     }
-    if len(steps) and float(np.ptp(path.det_center_mm[:, 2])) > projections.detector.row_pitch_mm:
+    if not first.all():
+        heights = np.round(path.det_center_mm[:, 2] / _SAME_HEIGHT_MM)
+        found["table_positions"] = len(np.unique(heights))
+    elif len(steps) and float(np.ptp(path.det_center_mm[:, 2])) > projections.detector.row_pitch_mm:
         feed = abs(float(np.polyfit(angles, path.det_center_mm[:, 2], 1)[0])) * 360
         collimation = projections.detector.rows * projections.detector.row_pitch_mm * distance / to_detector
         found |= {"table_feed_mm_per_turn": _rounded(feed), "pitch": _rounded(feed / collimation)}

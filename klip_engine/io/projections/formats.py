@@ -95,7 +95,12 @@ def read_projections(path: Path, *, item: int | None = None, stack: Path | None 
         raise InputError(f"{path} is no projection data this program reads ({names}); see docs/projections.md")
     options = ReadOptions(item, stack)
     options.check(f"{path} is {known.name}", known.options)
-    return known.read(path, options)
+    try:
+        return known.read(path, options)
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error  # found where only the scan was known, not its file
 
 
 def write_projections(
@@ -115,6 +120,11 @@ def write_projections(
     """
     path = Path(path)
     return _writer(path, format)(path, projections, provenance or {})
+
+
+def check_writable(path: Path, format: str | None = None) -> None:
+    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write."""
+    _writer(Path(path), format)
 
 
 def _writer(path: Path, name: str | None) -> Writer:

@@ -22,6 +22,8 @@ from klip_engine.volume import Geometry
 
 ANGLES, BINS = 1000, 513
 SIDE_MM, PIXELS = 260.0, 362
+PIXEL_MM = SIDE_MM / PIXELS
+GRID = Geometry((PIXELS, PIXELS, 1), (PIXEL_MM,) * 3, (-(SIDE_MM - PIXEL_MM) / 2,) * 2 + (0.0,))
 BIN_MM = SIDE_MM * float(np.sqrt(2)) / BINS
 ANGLES_RAD = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
 MU_MAX_PER_M = 81.35858
@@ -61,18 +63,16 @@ def read(path: Path, options: ReadOptions) -> Projections:
         )
     values *= np.float32(MU_MAX_PER_M)  # metres times 1 / m: no unit is left
     measured = line_integrals(values, "line_integral", str(path), i0=PHOTONS)
-    spacing = SIDE_MM / PIXELS
-    first = -SIDE_MM / 2 + spacing / 2
     return Projections(
         line_integrals=measured.values,
         trajectory=parallel_circle(ANGLES_RAD),
-        detector=Detector("flat", BINS, 1, BIN_MM, spacing, ((BINS - 1) / 2, 0.0)),
+        detector=Detector("flat", BINS, 1, BIN_MM, PIXEL_MM, ((BINS - 1) / 2, 0.0)),
         beam="parallel",
         mu_water_per_mm=MU_WATER_PER_MM,
         weights=measured.weights,
         i0=PHOTONS,
         electronic_sigma=0.0,
-        volume_hint=Geometry((PIXELS, PIXELS, 1), (spacing, spacing, spacing), (first, first, 0.0)),
+        volume_hint=GRID,
         description={"format": "LoDoPaB-CT", "file": path.name, "item": item, "items": items},
         notices=(
             "a slice without a place along the body: z = 0, and a thickness of one pixel, are this program's",

@@ -33,7 +33,8 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     """Write the rows as items; returns what the format does not keep.
 
     More than 128 rows go into files with _000, _001, ... behind the name, as in the data set.
-    Raises UsageError, saying the geometry, for scans that do not have it, and where h5py is not there.
+    Raises UsageError, saying the geometry, for scans that do not have it, where several files would be written over
+    others, and where h5py is not there.
     """
     try:
         import h5py
@@ -43,6 +44,9 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     scan = _checked(filled)
     items = np.moveaxis(scan.line_integrals, 1, 0)
     files = _files(Path(path), items)
+    taken = [name for name in files if name != Path(path) and name.exists()]
+    if taken:
+        raise UsageError(f"{taken[0]} is there already, and more files would be replaced: choose another name")
     with ExitStack() as written:
         for name, block in files.items():
             temporary = written.enter_context(replaced_file(name))
@@ -71,7 +75,7 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
             projections,
             NAME,
             provenance,
-            keeps=("i0", "volume_hint"),
+            keeps=("i0", *_assumed(projections)),
             assumed_mu_water_per_mm=lodopab.MU_WATER_PER_MM,
         ),
     )
@@ -111,6 +115,12 @@ def _files(path: Path, items: FloatArray) -> dict[Path, FloatArray]:
 
 
 def _noise(projections: Projections) -> tuple[str, ...]:
-    if projections.i0 == lodopab.PHOTONS and not projections.electronic_sigma:
+    if "weights" in _assumed(projections):
         return ()
     return (f"readers take the noise of {lodopab.PHOTONS:.0f} photons per bin, which this scan does not have",)
+
+
+def _assumed(projections: Projections) -> list[str]:
+    """What the files do not say but every reader takes for granted, rightly for this scan."""
+    noise = projections.i0 == lodopab.PHOTONS and not projections.electronic_sigma
+    return ["weights"] * noise + ["volume_hint"] * (projections.volume_hint == lodopab.GRID)

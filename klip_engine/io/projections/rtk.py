@@ -6,6 +6,7 @@ What the parameters of a view mean is in `rtk_view.py`.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -89,9 +90,17 @@ def _geometry(path: Path) -> tuple[list[RtkView], float]:
         raise InputError(f"{path} describes no projection: there is no geometry")
     if len({view.parameters["SourceToDetectorDistance"] == 0 for view in views}) > 1:
         raise InputError(f"{path} mixes parallel and divergent views (SourceToDetectorDistance 0 and not 0)")
+    if any(_on_the_axis(view.parameters) for view in views):
+        raise InputError(
+            f"{path} puts the source onto the axis of rotation: SourceToIsocenterDistance is missing or not above 0"
+        )
     for number, view in enumerate(views):
         _check_matrix(view, number, path)
     return views, _number(root.find("RadiusCylindricalDetector"), path, 0.0)
+
+
+def _on_the_axis(parameters: Mapping[str, float]) -> bool:
+    return parameters["SourceToDetectorDistance"] != 0 and parameters["SourceToIsocenterDistance"] <= 0
 
 
 def _parsed(path: Path) -> ET.Element:

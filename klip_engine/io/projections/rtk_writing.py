@@ -31,12 +31,17 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     """Write geometry and stack; returns what the format does not keep.
 
     An earlier geometry goes first and the new one comes last, so that no geometry ever lies beside the wrong stack.
-    Raises UsageError for names that do not end in .xml, detectors that change sides from view to view, and parallel
-    rays that do not meet the detector squarely.
+    Raises UsageError for names that do not end in .xml, an image of that name that has no geometry beside it,
+    detectors that change sides from view to view, and parallel rays that do not meet the detector squarely.
     """
     path = Path(path)
     if path.suffix.lower() != ".xml":
         raise UsageError(f"{path} would be an RTK geometry without its name: end it in .xml")
+    images = path.with_suffix(".mha")
+    if images.exists() and not (path.is_file() and ROOT.encode() in path.read_bytes()):
+        raise UsageError(
+            f"{images}, where the projections would go, is the image of something else: choose another name"
+        )
     filled, holes = without_holes(projections, NAME)
     turned = _rows_follow_rtk(filled)
     detector, values = filled.detector, filled.line_integrals[:, ::-1] if turned else filled.line_integrals
@@ -47,11 +52,11 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     origin = (-detector.central_element[0] * spacing[0], -central * spacing[1])
     with replaced_file(path) as temporary:
         temporary.write_text(document, encoding="utf-8")
-        with replaced_file(path.with_suffix(".mha")) as stack:
+        with replaced_file(images) as stack:
             _write_stack(stack, values, spacing, origin)
             path.unlink(missing_ok=True)
     return (
-        f"the projections lie beside the geometry, in {path.with_suffix('.mha').name}",
+        f"the projections lie beside the geometry, in {images.name}",
         *holes,
         *losses(projections, NAME, provenance, assumed_mu_water_per_mm=MU_WATER_PER_MM),
     )

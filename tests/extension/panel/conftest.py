@@ -17,11 +17,9 @@ pytest.importorskip("PySide6", reason="needs PySide6: pip install 'klip-engine[e
 import numpy as np
 from PySide6 import QtTest, QtWidgets
 
-from klip_engine.calibration import calibrate
 from klip_engine.io import write_results
 from klip_engine.pipeline import detect
 from klip_engine.presets import choose_settings
-from klip_engine.priors import load_prior
 from klip_engine.volume import CTVolume, Geometry, WorkingGrid
 from tests.conftest import save_wiener_prior, torso
 from tests.extension.mrml import Mrml, slicer
@@ -47,12 +45,8 @@ def qt_application():
 
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory) -> Path:
-    """With its null distributions for `WIDE_BLOCKS` and for `QUICK`, so that no run stops to measure one."""
-    folder = save_wiener_prior(tmp_path_factory.mktemp("panel-prior") / "wiener", WorkingGrid((48, 56), 8.0, 5.0))
-    bundle = load_prior(folder, "cpu")
-    for settings in (WIDE_BLOCKS, choose_settings(**QUICK)):
-        calibrate(bundle, settings, "cpu", count=8).save(folder / "null")
-    return folder
+    folder = tmp_path_factory.mktemp("panel-prior") / "wiener"
+    return save_wiener_prior(folder, WorkingGrid((48, 56), 8.0, 5.0), (WIDE_BLOCKS, choose_settings(**QUICK)))
 
 
 @pytest.fixture(scope="session")

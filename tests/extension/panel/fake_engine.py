@@ -51,6 +51,10 @@ def main(what: str, results: Path, out: Path) -> int:
         for step in range(6000):
             progress(step, 6000)
             time.sleep(0.05)
+    elif what == "doubtful":
+        say("start", version="0", views=360)
+        say("warning", message="The detector is mirrored.")
+        time.sleep(600)
     elif what == "silent":
         time.sleep(600)
     elif what == "tree":

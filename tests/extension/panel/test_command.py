@@ -14,7 +14,7 @@ def test_the_command_is_what_the_engine_offers(monkeypatch):
 
     from klip_engine.cli import app
 
-    settings = RunSettings(0.05, "a prior", "fast", "parallel", 24, "dds", 8, 2, "cpu", 3)
+    settings = RunSettings(0.05, "a prior", "fast", "parallel", 24, "dds", 8, 2, "cpu", 3, trust_geometry=True)
     command = detect_command(Path("python"), Path("/a b/scan.nrrd"), Path("/out"), settings)
     assert command[:3] == ["python", "-m", "klip_engine"]
     detect = get_command(app).commands["detect"]

@@ -278,3 +278,32 @@ def test_the_cursor_says_when_a_moment_is_taken(module, ui, finished, monkeypatc
     ui.rateSlider.setValue(0)
     assert seen == [QtCore.Qt.CursorShape.WaitCursor]
     assert QtWidgets.QApplication.overrideCursor() is None
+
+
+def test_what_the_engine_doubts_is_said_while_it_runs(module, ui, slicer_python, tmp_path):
+    (tmp_path / "scan.h5").write_bytes(b"projections")
+    slicer_python("doubtful")
+    ui.fileRadio.click()
+    ui.inputFileEdit.edit.setText(str(tmp_path / "scan.h5"))
+    ui.applyButton.click()
+    wait_for(lambda: "Warning: The detector is mirrored." in ui.statusLabel.text)
+    assert "elapsed" in ui.statusLabel.text
+    assert module.panel.runs.running
+    ui.cancelButton.click()
+    wait_for(lambda: not module.panel.runs.running)
+    slicer_python("slow")
+    ui.applyButton.click()
+    wait_for(lambda: "Reconstructing" in ui.statusLabel.text)
+    assert "mirrored" not in ui.statusLabel.text
+    ui.cancelButton.click()
+    wait_for(lambda: not module.panel.runs.running)
+
+
+def test_the_geometry_is_trusted_on_request_only(module, ui, ct, monkeypatch):
+    told = []
+    monkeypatch.setattr(module.logic.detector, "detect", lambda source, settings, **more: told.append(settings))
+    ui.inputSelector.setCurrentNode(ct)
+    ui.applyButton.click()
+    ui.trustGeometryBox.click()
+    ui.applyButton.click()
+    assert [settings.trust_geometry for settings in told] == [False, True]

@@ -74,6 +74,6 @@ def results(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("klip")
     mrml = Mrml()
     export_input(oblique_scan(mrml), folder / "input.nrrd")
-    prior = save_wiener_prior(folder / "wiener", WorkingGrid((48, 56), 8.0, 8.0))
+    prior = save_wiener_prior(folder / "wiener", WorkingGrid((48, 56), 8.0, 8.0), [SETTINGS])
     write_results(detect(read_ct(folder / "input.nrrd"), prior, SETTINGS), folder / "out")
     return folder / "out"
