@@ -18,7 +18,15 @@ from klip_engine.presets import SCAN_SAMPLING
 from klip_engine.priors import PriorBundle
 from klip_engine.projections import Projections
 from klip_engine.samplers import Measurement
-from klip_engine.scans import Doubt, MeasuredSlices, doubts_about, even_images, reconstruct, to_slices
+from klip_engine.scans import (
+    FEW_VIEWS,
+    Doubt,
+    MeasuredSlices,
+    doubts_about,
+    even_images,
+    reconstruct,
+    to_slices,
+)
 from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
 from klip_engine.volume import AIR_HU, FloatArray, Geometry, WorkingVolume, body_mask
 
@@ -128,18 +136,19 @@ def for_measured(settings: DetectionSettings, slices: MeasuredSlices, pixel_mm: 
 
 
 def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> tuple[WorkingVolume, MeasuredScanner]:
-    """The scanner of a working volume made from `reconstruct(slices)`, and that volume with a better outline.
+    """The scanner of a working volume made from `reconstruct(slices)`, and that volume, with a better outline.
 
-    The body's outline, and what the working images leave out (table, arms, whatever is denser than a prior shows),
-    are taken from images of the whole field of view (`even_images`): of few views, filtered back-projection shows
-    streaks in their place. What is left out is projected and subtracted.
+    What the working images leave out (table, arms, whatever is denser than a prior shows) is taken from images of
+    the whole field of view (`even_images`), projected and subtracted; where there are few views, so is the body's
+    outline: filtered back-projection frays it.
     """
     pixel = working.geometry.spacing[0]
     coarse = for_pixels(_of_working_slices(slices, working), pixel)
     scan = coarse.on_grid(working.hu.shape[1:], pixel, _middle(working.geometry))
     operator = CTOperator(scan)
     field = _WholeField.of(coarse, working)
-    working = field.outlined(working)
+    if len(coarse.geometry.view_angles_rad) <= FEW_VIEWS:
+        working = field.outlined(working)
     data = coarse.line_integrals / np.float32(coarse.mu_water_per_mm)
     data = data - operator.forward(torch.ones(1, 1, *scan.image_shape)).numpy()
     data = data - field.projected_outside(coarse, working)

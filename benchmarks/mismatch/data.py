@@ -47,7 +47,7 @@ def main() -> None:
     )
     for condition in conditions(step):
         scan = scanned(study, condition, arguments.geometry, arguments.views, grid.pixel_mm)
-        slices = measured_slices(scan, prior)
+        slices = measured_slices(scan, prior, trust_geometry=True, warn=lambda sentence: None)
         working = to_working_grid(first_image(scan, slices).volume, grid)
         working, scanner = measured_scanner(slices, working)
         truth = study.truth(working.geometry)

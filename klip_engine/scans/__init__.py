@@ -4,9 +4,10 @@ from klip_engine.scans.consistency import Doubt, consistency, doubts_about
 from klip_engine.scans.measured import MeasuredSlices
 from klip_engine.scans.reconstruction import hu_images, reconstruct
 from klip_engine.scans.slicing import to_slices
-from klip_engine.scans.total_variation import even_images
+from klip_engine.scans.total_variation import FEW_VIEWS, even_images
 
 __all__ = [
+    "FEW_VIEWS",
     "Doubt",
     "MeasuredSlices",
     "consistency",

@@ -15,7 +15,7 @@ from klip_engine.scans.total_variation import TV_WEIGHT
 from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
 from tests.projections.scanner import BODY, MU_WATER, Ellipsoid, parallel_scan, slice_image
 
-TABLE = (Ellipsoid((0, 150, 0), (160, 14, 400), 0.9),)
+TABLE = (Ellipsoid((0, 150, 0), (160, 9, 400), 0.9),)
 SIDE, PIXEL_MM = 96, 5.0
 CORNER = -(SIDE - 1) / 2 * PIXEL_MM
 PLANE = Geometry((SIDE, SIDE, 1), (PIXEL_MM, PIXEL_MM, 1.0), (CORNER, CORNER, 0.0))
@@ -72,10 +72,25 @@ def test_without_the_table_the_data_are_those_of_the_body(slices):
     middle = working.geometry.to_lps((95 / 2, 79 / 2, 0))
     body = slice_image(BODY, 0.0, (80, 96), PIXEL_MM, centre=tuple(middle[:2])) * working.body[0]
     own = scanner.operator.forward(torch.from_numpy(body.astype(np.float32) - 1)[None, None]).numpy()
-    assert (scanner.data - own).std() < 1.5 * MODEL_VARIANCE**0.5
+    assert (scanner.data - own).std() < 2 * MODEL_VARIANCE**0.5
     whole = slice_image(BODY + TABLE, 0.0, (80, 96), PIXEL_MM, centre=tuple(middle[:2]))
     with_table = scanner.operator.forward(torch.from_numpy(whole.astype(np.float32) - 1)[None, None]).numpy()
-    assert (with_table - own).std() > 20
+    assert (with_table - own).std() > 15
+
+
+@pytest.mark.parametrize(("views", "own"), [(24, True), (120, False)])
+def test_of_few_views_the_body_has_the_outline_of_these_images(views, own):
+    """Within a hundredth of the closed form's pixels; of many views the outline stays what it was."""
+    angles = np.pi * np.arange(views) / views
+    slices = to_slices(parallel_scan((*BODY[:1], *BODY[3:], *TABLE), angles=angles, columns=240, pitch=2.0))
+    first = to_working_grid(reconstruct(slices), WorkingGrid((80, 96), PIXEL_MM, 3.0))
+    first.body[:, 38:44, :] = False  # a gash, as streaks cut it
+    outlined, _ = measured_scanner(slices, first)
+    middle = first.geometry.to_lps((95 / 2, 79 / 2, 0))
+    truth = slice_image(BODY[:1], 0.0, (80, 96), PIXEL_MM, centre=tuple(middle[:2])) >= 0.6
+    wrong = (outlined.body[0] != truth).mean() / truth.mean()
+    assert (wrong < 0.01) == own
+    assert (outlined.hu[~outlined.body] == -1000).all() or not own
 
 
 def test_rays_that_were_not_measured_count_for_nothing(scan, image):
