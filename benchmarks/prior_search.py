@@ -3,9 +3,9 @@
     python benchmarks/prior_search.py ../shared/ct [--minutes 5] [--only base,fold4] [--out runs/prior-search]
 
 Data, split and validation are those of the default prior (benchmarks/default_prior/make.py). Every candidate gets
-the images that fit into `--minutes` of one thread's processor time at its own speed. Speeds are measured beforehand,
-all candidates in turn and the fastest of several steps counting, because on a shared machine the same step takes
-longer whenever others work beside it; a run itself is then the same whatever else the machine does.
+the images that fit into `--minutes` of one thread's processor time at its own speed. Speeds are measured
+beforehand, all candidates in turn and the fastest of several steps counting, because on a shared machine the same
+step takes longer whenever others work beside it; a run itself is then the same whatever else the machine does.
 
 Printed: mean squared denoising error relative to the best constant-gain denoiser at several noise levels on unseen
 patients, and "error": the geometric mean of these from 10 to 1000 HU relative to the seeds of `base`. A started
@@ -221,10 +221,12 @@ def table(folder: Path) -> str:
         "|---" * (5 + len(columns)) + "|",
     ]
     for name, result in results.items():
-        errors = " | ".join(f"{value:.3f}" for value in result["errors"].values())
+        errors = [*result["errors"].values(), math.exp(judged(result) - level)]
         lines.append(
             f"| {name}: {result['what']} | {result['parameters'] / 1e6:.2f} M | "
-            f"{1000 * result['evaluation_s']:.1f} | {result['images']:,} | {errors} | {math.exp(judged(result) - level):.3f} |"
+            f"{1000 * result['evaluation_s']:.1f} | {result['images']:,} | "
+            + " | ".join(f"{value:.3f}" for value in errors)
+            + " |"
         )
     return "\n".join(lines)
 

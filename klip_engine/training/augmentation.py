@@ -60,7 +60,7 @@ def augment(
 
 
 def _affine_grid(matrix: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """`functional.affine_grid` of maps [batch, 2, 3] as a sum over rows and columns, which is several times faster."""
+    """`functional.affine_grid` of maps [batch, 2, 3] as the sum of a row's and a column's part, which is faster."""
     y, x = ((2 * torch.arange(n) + 1) / n - 1 for n in size)
     columns = matrix[:, None, :, 0] * x.view(1, -1, 1) + matrix[:, None, :, 2]
     rows = matrix[:, None, :, 1] * y.view(1, -1, 1)
