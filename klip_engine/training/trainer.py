@@ -59,6 +59,10 @@ class TrainingSettings:
             raise UsageError("set the length of the training by either minutes or images")
         if (self.minutes if self.images is None else self.images) <= 0:  # type: ignore[operator]
             raise UsageError("the length of the training must be more than nothing")
+        if not (math.isfinite(self.sigma_log_mean) and 0 <= self.sigma_log_std < math.inf):
+            raise UsageError("the noise levels need a mean and a standard deviation of ln sigma, not below 0")
+        if self.warm_up_steps < 1:
+            raise UsageError("the warm-up takes one step or more")
         if self.family not in OBJECTIVES:
             raise UsageError(f"no prior of the family '{self.family}' can be trained; use {', '.join(OBJECTIVES)}")
         if self.family == "patch-edm" and (self.patch < 1 or self.patch % self.network.step):
