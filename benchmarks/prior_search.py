@@ -220,7 +220,7 @@ def table(folder: Path) -> str:
         name: json.loads(path.read_text()) for name in CANDIDATES if (path := folder / f"{name}.json").exists()
     }
     seeds = [judged(result) for name, result in results.items() if name.startswith("base")]
-    level = sum(seeds) / max(1, len(seeds))
+    level = sum(seeds) / len(seeds) if seeds else math.nan
     columns = list(next(iter(results.values()))["errors"]) if results else []
     lines = [
         "| candidate | parameters | ms per evaluation | images | "
