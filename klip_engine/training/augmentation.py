@@ -43,15 +43,15 @@ def augment(
     would smooth away: with factor 3, 86 % of the standard deviation of the finest texture, with factor 2, 79 %.
     """
     batch, _, height, width = hu.shape
-    matrix = _random_affine(batch, hu.shape[-2:], pixel_mm, settings, generator)
-    grid = functional.affine_grid(matrix, list(hu.shape), align_corners=False)
+    fine, coarse = (height, width), (height // factor, width // factor)
+    matrix = _random_affine(batch, fine, pixel_mm, settings, generator)
+    grid, coarse_grid = (_affine_grid(matrix, size) for size in (fine, coarse))
     if settings.elastic_mm > 0:
-        grid = grid + _random_deformation(batch, hu.shape[-2:], pixel_mm, settings, generator)
-    grid = grid.to(hu.device)
+        smooth = _random_deformation(batch, coarse, pixel_mm * factor, settings, generator)
+        coarse_grid += smooth.permute(0, 2, 3, 1)
+        grid += functional.interpolate(smooth, size=fine, mode="bilinear").permute(0, 2, 3, 1)
+    grid, coarse_grid = grid.to(hu.device), coarse_grid.to(hu.device)
     warped = functional.avg_pool2d(functional.grid_sample(hu - AIR_HU, grid, align_corners=False), factor) + AIR_HU
-    coarse_grid = functional.interpolate(
-        grid.permute(0, 3, 1, 2), size=(height // factor, width // factor), mode="bilinear", align_corners=False
-    ).permute(0, 2, 3, 1)
     coarse_body = functional.avg_pool2d(body.to(hu.dtype), factor)
     inside = functional.grid_sample(coarse_body, coarse_grid, align_corners=False) > 0.5
     keep = torch.rand(batch, generator=generator).to(hu.device) < settings.keep_table
@@ -59,20 +59,27 @@ def augment(
     return (masked / 1000.0).clamp(-1.0, 1.0)
 
 
+def _affine_grid(matrix: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`functional.affine_grid` of maps [batch, 2, 3] as the sum of a row's and a column's part, which is faster."""
+    y, x = ((2 * torch.arange(n) + 1) / n - 1 for n in size)
+    columns = matrix[:, None, :, 0] * x.view(1, -1, 1) + matrix[:, None, :, 2]
+    rows = matrix[:, None, :, 1] * y.view(1, -1, 1)
+    return columns[:, None] + rows[:, :, None]
+
+
 def _random_deformation(
-    batch: int, size: torch.Size, pixel_mm: float, settings: Augmentation, generator: torch.Generator
+    batch: int, size: tuple[int, int], pixel_mm: float, settings: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """Smooth displacements [batch, height, width, 2] (x, y) in the normalised coordinates of `grid_sample`."""
+    """Smooth displacements [batch, 2 (x, y), height, width] in the normalised coordinates of `grid_sample`."""
     length_mm = [n * pixel_mm for n in size]
     knots = [max(4, round(length / settings.elastic_spacing_mm)) for length in length_mm]
     coarse = settings.elastic_mm * torch.randn(batch, 2, *knots, generator=generator)
-    smooth = functional.interpolate(coarse, size=tuple(size), mode="bicubic", align_corners=True)
-    half = torch.tensor([length_mm[1] / 2, length_mm[0] / 2]).view(1, 2, 1, 1)
-    return (smooth / half).permute(0, 2, 3, 1)
+    smooth = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+    return smooth / torch.tensor([length_mm[1] / 2, length_mm[0] / 2]).view(1, 2, 1, 1)
 
 
 def _random_affine(
-    batch: int, size: torch.Size, pixel_mm: float, settings: Augmentation, generator: torch.Generator
+    batch: int, size: tuple[int, int], pixel_mm: float, settings: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
     """Maps [batch, 2, 3] in the normalised coordinates of `affine_grid`, rotating in millimetres."""
 

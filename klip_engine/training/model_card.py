@@ -29,6 +29,7 @@ def training_facts(
     excluded: list[str],
 ) -> dict[str, Any]:
     """What the prior saw, as plain data for the bundle's metadata and every result."""
+    log_normal = settings.family in ("edm", "patch-edm")
     return {
         "patients": len(set(data.patients)),
         "slices": len(data),
@@ -37,6 +38,8 @@ def training_facts(
         "validation_error": last.validation if last else None,
         "excluded_patients": excluded,
         "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "noise_levels": [settings.sigma_log_mean, settings.sigma_log_std] if log_normal else None,
         "seed": settings.seed,
     }
 

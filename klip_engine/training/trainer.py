@@ -31,7 +31,8 @@ VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 @dataclass(frozen=True)
 class TrainingSettings:
     """What to train, how long and how. Exactly one of `minutes` (of training, summed over resumed runs) and
-    `images` sets the length; the learning rate follows a cosine over it. patch: side of the patches of `patch-edm`.
+    `images` sets the length; the learning rate rises over `warm_up_steps` and follows a cosine over it all.
+    patch: side of the patches of `patch-edm`.
     """
 
     minutes: float | None = None
@@ -42,6 +43,7 @@ class TrainingSettings:
     sigma_log_mean: float = -1.5
     sigma_log_std: float = 1.5
     beta: float = 0.5
+    warm_up_steps: int = 200
     ema_half_life_images: int = 8000
     bfloat16: bool = False
     checkpoint_minutes: float = 5.0
@@ -57,6 +59,10 @@ class TrainingSettings:
             raise UsageError("set the length of the training by either minutes or images")
         if (self.minutes if self.images is None else self.images) <= 0:  # type: ignore[operator]
             raise UsageError("the length of the training must be more than nothing")
+        if not (math.isfinite(self.sigma_log_mean) and 0 <= self.sigma_log_std < math.inf):
+            raise UsageError("the noise levels need a mean and a standard deviation of ln sigma, not below 0")
+        if self.warm_up_steps < 1:
+            raise UsageError("the warm-up takes one step or more")
         if self.family not in OBJECTIVES:
             raise UsageError(f"no prior of the family '{self.family}' can be trained; use {', '.join(OBJECTIVES)}")
         if self.family == "patch-edm" and (self.patch < 1 or self.patch % self.network.step):
@@ -201,7 +207,7 @@ class _Run:
 
     def update(self, loss: torch.Tensor, world: int) -> None:
         """One optimiser step, the moving average and the counters."""
-        warm_up = min(1.0, (self.steps + 1) / 200)
+        warm_up = min(1.0, (self.steps + 1) / self.settings.warm_up_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * self.fraction))
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * warm_up * (0.01 + 0.99 * cosine)

@@ -209,10 +209,12 @@ def test_two_processes_of_torchrun_share_their_gradients(ct_files):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "klip_engine", "train", str(ct_files / "table.csv"), "-o", str(ct_files / "prior"),
         "--images", "16", "--batch-size", "4", "--shape", "48", "64", "--pixel-mm", "8", "--device", "cpu",
-        "--progress", "none",
+        "--noise-levels", "-2", "1.25", "--progress", "none",
     ]  # fmt: skip
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert load_prior(ct_files / "prior").training["images_seen"] == 16
+    training = load_prior(ct_files / "prior").training
+    assert training["images_seen"] == 16
+    assert training["noise_levels"] == [-2.0, 1.25]

@@ -93,6 +93,7 @@ def test_what_does_not_fit_together_is_said():
         (["--patches", "--family", "ddpm"], "not 'ddpm'"),
         (["--patches", "--patch-size", "30"], "multiple of 8, not 30"),
         (["--family", "gan"], "'gan'"),
+        (["--noise-levels", "-1.5", "-0.1"], "standard deviation"),
     ],
 )
 def test_the_command_line_refuses_what_does_not_fit_together(tmp_path, capsys, options, sentence):
