@@ -141,7 +141,8 @@ def _range(text: str | None) -> tuple[int, int] | None:
 
     if text is None:
         return None
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit()):
-        raise UsageError(f"'{text}' is no range of slices; give A:B, for example 10:20")
-    return int(first), int(last)
+    try:
+        first, last = (int(part) for part in text.split(":"))
+    except ValueError as error:
+        raise UsageError(f"'{text}' is no range of slices; give A:B, for example 10:20") from error
+    return first, last

@@ -10,6 +10,8 @@ from klip_engine.projections import Projections
 _LARGEST_I0 = 1e7
 """Photons per ray beyond which no scanner goes: smooth or noiseless data would seem to have infinitely many."""
 _SAMPLED_VIEWS = 200
+_FEWEST = np.float32(1e-30)
+"""Photons behind which a ray counts for nothing."""
 
 
 def known_or_estimated_weights(projections: Projections) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -29,7 +31,8 @@ def known_or_estimated_weights(projections: Projections) -> tuple[npt.NDArray[np
             f"rays, as that of {i0:.2g} photons per ray.",
         )
     counts = np.float32(i0) * np.exp(-projections.line_integrals.astype(np.float32))
-    weights: npt.NDArray[np.float32] = counts**2 / (counts + np.float32(projections.electronic_sigma or 0.0) ** 2)
+    variance = np.float32(projections.electronic_sigma or 0.0) ** 2
+    weights: npt.NDArray[np.float32] = counts * (counts / np.maximum(counts + variance, _FEWEST))
     return weights, notices
 
 

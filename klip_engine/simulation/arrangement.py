@@ -13,6 +13,7 @@ from klip_engine.errors import UsageError
 from klip_engine.io.projections.circular import fan_circle, parallel_circle
 from klip_engine.operators import FanCurvedGeometry, FanFlatGeometry, FanGeometry, ParallelGeometry, ScanGeometry
 from klip_engine.projections import Detector, Trajectory
+from klip_engine.simulation.room import refuse_what_has_no_room
 from klip_engine.simulation.scanned_volume import ScannedVolume
 from klip_engine.simulation.settings import SimulationSettings
 
@@ -27,11 +28,17 @@ _KINDS: dict[str, type[ScanGeometry]] = {
 def plane_scan(settings: SimulationSettings, scanned: ScannedVolume) -> ScanGeometry:
     """The geometry of one slice, with the scanned volume's pixels, as it is written.
 
-    Raises UsageError where the source would stand in the body and where no ray meets it.
+    Raises UsageError where the source would stand in the body, where no ray meets it, and where a scan of it
+    would fill the memory.
     """
     _check_source(settings, scanned)
     _check_fan(settings)
     grid = scanned.volume.geometry
+    crossings = settings.detector_bins * 2 * max(grid.size[:2])
+    refuse_what_has_no_room("the rays of one view through the volume", 16 * crossings, "give fewer --detector-bins")
+    if settings.geometry != "helical":
+        values = len(scanned.heights_mm) * settings.views * settings.detector_bins
+        refuse_what_has_no_room("the scan", values, "give fewer slices, views or bins")
     distances: dict[str, Any] = (
         {
             "source_to_isocentre_mm": settings.source_isocentre_mm,

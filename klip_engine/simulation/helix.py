@@ -15,6 +15,7 @@ from klip_engine.simulation.acquisition import STAGE, Acquisition, Tell
 from klip_engine.simulation.arrangement import detector_of, moved_along_z
 from klip_engine.simulation.beam import Beam
 from klip_engine.simulation.helix_projector import HelixProjector, Stack
+from klip_engine.simulation.room import refuse_what_has_no_room
 from klip_engine.simulation.scanned_volume import ScannedVolume
 from klip_engine.simulation.settings import SimulationSettings
 from klip_engine.simulation.sub_rays import sub_rays
@@ -25,7 +26,7 @@ _THICKEST_BOX_MM = 1.5
 
 def helical_angles(plane: ScanGeometry, scanned: ScannedVolume, settings: SimulationSettings) -> ScanGeometry:
     """The written angles of all views of a helix in whose plane `plane` lies: as many as `arc_deg` says, or until
-    every chosen slice was under the rows for a full turn."""
+    every chosen slice was under the rows for a full turn. Raises UsageError where they would fill the memory."""
     step = math.radians(settings.step_deg)
     if settings.arc_deg is None:
         height = scanned.heights_mm[-1] - scanned.heights_mm[0] + scanned.thickness_mm
@@ -33,6 +34,8 @@ def helical_angles(plane: ScanGeometry, scanned: ScannedVolume, settings: Simula
         views = math.ceil(turns * settings.views)
     else:
         views = round(math.radians(settings.arc_deg) / step)
+    values = views * settings.detector_rows * settings.detector_bins
+    refuse_what_has_no_room("the helix", values, "give fewer slices, views, rows or turns, or a larger --pitch")
     first = plane.view_angles_rad[0]
     return replace(plane, view_angles_rad=tuple(first + i * step for i in range(views)))
 

@@ -96,7 +96,8 @@ class HelixProjector:
         slope = heights / reach[:, None]
         slope = torch.where(slope.abs() < _LEAST_SLOPE, _LEAST_SLOPE, slope)
         # Where each ray [column, row] meets each border, in mm along its shadow from the source, then in pixels.
-        crossing = (borders / slope[..., None]).clamp(min=0).minimum(reach[:, None, None])
+        # Rays go on through the detector, as in a plane: it may be drawn through the isocentre.
+        crossing = (borders / slope[..., None]).clamp(min=0)
         walk = MainAxis.of(rays, geometry.image_shape, geometry.pixel_spacing_mm)
         place = (walk.start[..., None] + walk.per_mm[..., None] * crossing + 0.5).clamp(min=0)
         place = place.minimum(walk.main_count[..., None].double())

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from klip_engine.errors import UsageError
+from klip_engine.simulation.room import refuse_what_has_no_room
 from klip_engine.simulation.settings import SimulationSettings
 from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, CTVolume, FloatArray, Geometry
 
@@ -80,9 +81,12 @@ def scanned_volume(volume: CTVolume, settings: SimulationSettings) -> ScannedVol
             f"the chosen slices are {(last - first) * spacing:g} mm high in all, less than one of "
             f"{settings.slice_mm:g} mm; ask for thinner ones"
         )
+    planes = max(1, math.ceil(settings.slice_mm / spacing - _SAME))
+    pixels = geometry.size[0] * geometry.size[1]
+    refuse_what_has_no_room("the measured slices", count * planes * pixels, "give a larger --slice-mm")
     start = bottom + (first - 0.5) * spacing
     heights = tuple(start + (i + 0.5) * settings.slice_mm for i in range(count))
-    return ScannedVolume(axial, heights, settings.slice_mm, max(1, math.ceil(settings.slice_mm / spacing - _SAME)))
+    return ScannedVolume(axial, heights, settings.slice_mm, planes)
 
 
 def _fits(geometry: Geometry, pixel_mm: float) -> bool:
@@ -109,7 +113,8 @@ def _axial_grid(geometry: Geometry, pixel_mm: float) -> Geometry:
     own = min(spacing[0], spacing[1])
     pixel = own / math.ceil(own / pixel_mm - _SAME)
     step = np.array([pixel, pixel, spacing[2]])
-    size = np.maximum(1, np.ceil(extent / step - _SAME)).astype(int)
+    size = np.maximum(1, np.ceil(extent / step - _SAME))
+    refuse_what_has_no_room("the volume with divided pixels", float(size.prod()), "give a larger --pixel-mm")
     origin = low + extent / 2 - (size - 1) / 2 * step
     return Geometry(
         (int(size[0]), int(size[1]), int(size[2])),

@@ -158,7 +158,8 @@ def test_a_spoilt_scan_is_bad_input(capsys, tmp_path, said, name, defect):
 def test_a_cone_beam_of_any_format_is_refused_with_the_way_out(capsys, tmp_path, name):
     """FIPS and LoDoPaB hold single slices."""
     if name == "klip":
-        path = write_projections(tmp_path / "scan.h5", fan_scan(BODY, angles=turn(24), rows=200, columns=30))
+        path = tmp_path / "scan.h5"
+        write_projections(path, fan_scan(BODY, angles=turn(24), rows=200, columns=30))
     elif name == "CT-PD":
         high = {"change": {0x70291006: ("FL", 60.0)}}
         path = ct_pd_writing.write_scan(tmp_path / "scan", views=VIEWS, implicit=True, **high)

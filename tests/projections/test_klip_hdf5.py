@@ -132,7 +132,8 @@ def test_wrong_files_have_their_own_sentences(path, parts):
     def with_(name, values):
         return {**arrays, name: values}
 
-    nan = arrays["/projections"].copy()
+    nan_free = arrays["/projections"]
+    nan = nan_free.copy()
     nan[4, 1, 7] = np.nan
     stuck = arrays["/geometry/source_mm"].copy()
     cases = [
@@ -156,6 +157,15 @@ def test_wrong_files_have_their_own_sentences(path, parts):
         (arrays, attributes | {"beam": "parallel"}, "counts", "geometry is that of a fan beam"),
         (arrays, attributes | {"mu_water_per_mm": "water"}, "counts", "mu_water_per_mm"),
         (arrays, attributes | {"column_pitch_mm": 0.0}, "counts", "above zero"),
+        (arrays, attributes | {"column_pitch_mm": 1e-6}, "counts", "column pitch of 1e-06 mm"),
+        (arrays, attributes | {"mu_water_per_mm": 0.19}, "counts", "water .* is 0.19 per mm, .* unit"),
+        (arrays, attributes | {"electronic_sigma": -5.0}, "counts", "electronic_sigma .* zero or above"),
+        (arrays, attributes | {"I0": 1e30}, "counts", "I0.* of more than 1e\\+12"),
+        (arrays, attributes, "line_integral", "are these counts or transmissions"),
+        (arrays, attributes, "transmission", "below that of air: flat field or I0"),
+        (with_("/projections", -nan_free / 200), attributes, "line_integral", "below that of air: their sign"),
+        (with_("/weights", np.full_like(nan_free, 3e38)), attributes, "counts", "weights .* inverse variances"),
+        (with_("/geometry/source_mm", 1e6 * arrays["/geometry/source_mm"]), attributes, "counts", "a kilometre"),
         (arrays, attributes | {"detector_shape": "cylindrical"}, "counts", "focal_radius_mm .* is missing"),
         (arrays, attributes | {"provenance": "{"}, "counts", "JSON"),
     ]
@@ -163,6 +173,14 @@ def test_wrong_files_have_their_own_sentences(path, parts):
         refused(klip_files.write(path, content, attrs, quantity), sentence)
     still = {k: v if k in ("/flat", "/dark") else v[[0, 1, 1, 3, 4, 5, 6, 7, 8]] for k, v in arrays.items()}
     refused(klip_files.write(path, still, attributes), "views 1 and 2 .* the angles stand still")
+
+
+def test_a_grid_of_more_voxels_than_a_scan_has_is_refused(path, parts):
+    klip_files.write(path, *parts)
+    with h5py.File(path, "a") as file:
+        hint = file.create_group("volume_hint")
+        hint.attrs.update({"size": [10**5, 10**5, 10], "spacing": [1.0] * 3, "origin": [0.0] * 3})
+    refused(path, "volume_hint .* voxels")
 
 
 def test_nan_is_accepted_where_a_weight_of_zero_covers_it(path, parts):

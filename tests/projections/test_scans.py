@@ -11,6 +11,7 @@ import torch
 from klip_engine.errors import InputError
 from klip_engine.operators import CTOperator
 from klip_engine.scans import reconstruct, to_slices
+from klip_engine.scans.weighting import known_or_estimated_weights
 from klip_engine.volume import Geometry
 from tests.projections.scanner import BODY, MU_WATER, fan_scan, parallel_scan, slice_image, turn
 
@@ -120,6 +121,15 @@ def test_the_isocentre_is_where_the_patient_coordinates_say():
     dense = np.argwhere(volume.hu[0] > 400)[:, ::-1]
     spine = volume.geometry.to_lps(np.c_[dense, np.zeros(len(dense))])[:, :2].mean(axis=0)
     assert spine == pytest.approx((30 + 4, -20 + 70), abs=4)
+
+
+def test_rays_behind_which_nothing_arrives_count_for_nothing():
+    """Made in Python, where no reader looks at the values; metal without noise has such line integrals."""
+    scan = dataclasses.replace(fan_scan(angles=turn(12)), weights=None, electronic_sigma=0.0)
+    scan.line_integrals[3, 0, 7] = 200.0
+    weights, _ = known_or_estimated_weights(scan)
+    assert np.isfinite(weights).all()
+    assert weights[3, 0, 7] == 0
 
 
 def test_noise_is_estimated_where_the_file_is_silent():

@@ -9,7 +9,14 @@ import torch
 
 from klip_engine.errors import UsageError
 from klip_engine.scans import reconstruct, to_slices
-from klip_engine.simulation import SimulationSettings, plane_projector, plane_scan, scanned_volume, simulate
+from klip_engine.simulation import (
+    SimulationSettings,
+    plane_projector,
+    plane_scan,
+    room,
+    scanned_volume,
+    simulate,
+)
 from klip_engine.simulation.beam import OneEnergy
 from klip_engine.volume import CTVolume, Geometry
 from tests.simulation.conftest import PIXEL_MM, SIDE, body, small
@@ -64,6 +71,16 @@ def test_a_helix_shows_each_slice_where_it_is():
             continue
         apart = [np.abs(again.hu[number] - plane).mean() for plane in volume.hu]
         assert abs(int(np.argmin(apart)) - (height - 40) / 3) <= 0.6
+
+
+def test_a_detector_inside_the_volume_ends_no_ray():
+    """Some files name a detector through the isocentre, where its elements are as large as what they see."""
+    volume = body(3)
+    volume.hu[:] = volume.hu[1]
+    near = {"source_isocentre_mm": 400.0, "source_detector_mm": 400.0, "bin_mm": 2.8, "views": 24}
+    resting = simulate(volume, small(slices=(1, 2), **near))
+    helix = simulate(volume, small(geometry="helical", detector_rows=1, row_mm=5.0, **near))
+    assert helix.line_integrals[:24] == pytest.approx(resting.line_integrals, abs=1e-3)
 
 
 @pytest.mark.parametrize("turned", [(-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0), (1.0, 0, 0, 0, 0, 1.0, 0, -1.0, 0)])
@@ -157,10 +174,17 @@ def test_everything_set_is_in_the_description():
         ({"dead_pixels": 1.2}, "from 0 to 1"),
         ({"dead_pixels": 0.6, "drifting_pixels": 0.6}, "more bad pixels"),
         ({"dead_pixels": 1.0}, "nothing is measured"),
-        ({"kvp": 500.0}, "out of range"),
+        ({"kvp": 500.0}, "kvp of a simulated scan is 500; it must be from 40 to 150"),
         ({"bin_mm": 0.0}, "bin_mm"),
-        ({"scatter": -0.1}, "cannot be negative"),
-        ({"scatter": float("nan")}, "finite"),
+        ({"scatter": -0.1}, "scatter"),
+        ({"scatter": float("nan")}, "scatter of a simulated scan is nan"),
+        ({"scatter": 1e300}, "scatter"),
+        ({"spot_mm": 1e9}, "spot_mm"),
+        ({"start_deg": 1e300}, "start_deg"),
+        ({"offset_bins": float("inf")}, "offset_bins"),
+        ({"pitch": 1e-9}, "pitch"),
+        ({"views": 10**9}, "views"),
+        ({"seed": 10**20}, "seed"),
         ({"slices": (4, 4)}, "no slices 4:4"),
         ({"source_isocentre_mm": 700.0, "source_detector_mm": 600.0}, "beyond the isocentre"),
         ({"angle_step_error_deg": -20.0}, "backwards"),
@@ -185,6 +209,23 @@ def test_scanners_that_cannot_be(settings, words):
     ],
 )
 def test_scanners_that_do_not_fit_the_volume(settings, words):
+    with pytest.raises(UsageError, match=words):
+        simulate(body(), small(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"pixel_mm": 0.01}, "the volume with divided pixels would have"),
+        ({"slice_mm": 0.01}, "the measured slices would have"),
+        ({"detector_bins": 2000, "bin_mm": 0.1}, "the rays of one view"),
+        ({"views": 4000}, "the scan would have"),
+        ({"geometry": "helical", "pitch": 0.01}, "the helix would have"),
+    ],
+)
+def test_what_would_fill_the_memory_is_refused_before_it_is_begun(settings, words, monkeypatch):
+    monkeypatch.setattr(room, "MOST_VALUES", 1_000_000)
+    assert simulate(body(1), small(views=8)).line_integrals.size == 800
     with pytest.raises(UsageError, match=words):
         simulate(body(), small(**settings))
 

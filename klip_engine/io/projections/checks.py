@@ -11,13 +11,18 @@ from klip_engine.projections import Detector, Trajectory, Vectors
 _UNIT_TOLERANCE = 1e-3
 _SAME_MM = 1e-6
 _LARGEST_SIDE = 100_000
+_PITCHES_MM = (1e-3, 1e3)
+_FARTHEST_MM = 1e6
+PLAUSIBLE_MU_WATER = (0.01, 0.05)
+"""Per mm, at the energies of CT of patients."""
 
 
 def check_detector(detector: Detector, name: str) -> None:
     """Raise InputError for pitches, sizes and centres that no detector has."""
     for what, value in (("column", detector.column_pitch_mm), ("row", detector.row_pitch_mm)):
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} has a {what} pitch of {value:g} mm: it must be above zero")
+        least, most = _PITCHES_MM
+        if not least <= value <= most:
+            raise InputError(f"{name} has a {what} pitch of {value:g} mm: it must be from {least:g} to {most:g}")
     if not (0 < detector.columns <= _LARGEST_SIDE and 0 < detector.rows <= _LARGEST_SIDE):
         raise InputError(f"{name} has a detector of {detector.columns} x {detector.rows} elements: that is none")
     if not np.isfinite(detector.central_element).all():
@@ -36,6 +41,17 @@ def check_detector(detector: Detector, name: str) -> None:
         )
 
 
+def check_mu_water(per_mm: float, name: str) -> float:
+    """The attenuation of water, where it can be that; raises InputError where it has another unit."""
+    least, most = PLAUSIBLE_MU_WATER
+    if not least <= per_mm <= most:
+        raise InputError(
+            f"the attenuation of water in {name} is {per_mm:g} per mm, not between {least} and {most}: its unit is "
+            "not known"
+        )
+    return per_mm
+
+
 def check_trajectory(trajectory: Trajectory, name: str) -> tuple[str, ...]:
     """Raise InputError for positions and axes that describe no scan; views may come in any order.
 
@@ -49,6 +65,9 @@ def check_trajectory(trajectory: Trajectory, name: str) -> tuple[str, ...]:
         positions["source_mm"] = trajectory.source_mm
     for what, vectors in {**directions, **positions}.items():
         _check_vectors(vectors, what, trajectory.views, name)
+    for what, vectors in positions.items():
+        if np.abs(vectors).max(initial=0) > _FARTHEST_MM:
+            raise InputError(f"{what} of {name} lies more than a kilometre away: positions are in mm")
     for what, vectors in directions.items():
         lengths = np.linalg.norm(vectors, axis=1)
         if (np.abs(lengths - 1) > _UNIT_TOLERANCE).any():

@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 from klip_engine.errors import InputError
 from klip_engine.io.projections import ct_pd_tags as tags
 from klip_engine.io.projections import gantry
-from klip_engine.io.projections.checks import check_detector, check_sweep, check_trajectory
+from klip_engine.io.projections.checks import check_detector, check_mu_water, check_sweep, check_trajectory
 from klip_engine.io.projections.ct_pd_files import View, in_order, read_view, view_headers
 from klip_engine.io.projections.first_look import FirstLook
 from klip_engine.io.projections.measured import line_integrals
@@ -36,7 +36,6 @@ from klip_engine.volume import FloatArray
 
 MU_WATER_PER_MM = 0.0192
 """Where the files do not say it; about 70 keV, as in `operators/noise.py`."""
-PLAUSIBLE_MU_WATER = (0.01, 0.05)
 _MODES = ("FFSNONE", "FFSZ", "FFSXY", "FFSXYZ")
 
 
@@ -184,13 +183,7 @@ def _mu_water(header: Dataset, path: Path, notices: list[str]) -> float:
     if value is None:
         notices.append(f"the attenuation of water (7041,1001) is missing: {MU_WATER_PER_MM} per mm was assumed")
         return MU_WATER_PER_MM
-    low, high = PLAUSIBLE_MU_WATER
-    if not low <= value <= high:
-        raise InputError(
-            f"the attenuation of water in {path} is {value:g} per mm (7041,1001), not between {low} and {high}: "
-            "its unit is not known"
-        )
-    return value
+    return check_mu_water(value, f"{path} (7041,1001)")
 
 
 def _isocentre(header: Dataset, notices: list[str]) -> tuple[float, float, float]:

@@ -20,9 +20,8 @@ from pydicom.valuerep import DSfloat
 from klip_engine.errors import InputError
 from klip_engine.io.atomic import results_folder
 from klip_engine.io.projections import ct_pd_tags as tags
-from klip_engine.io.projections.checks import check_sweep
+from klip_engine.io.projections.checks import PLAUSIBLE_MU_WATER, check_sweep
 from klip_engine.io.projections.circular_scan import SAME_MM, CircularScan, cannot_hold, circular_scan
-from klip_engine.io.projections.ct_pd import PLAUSIBLE_MU_WATER
 from klip_engine.io.projections.losses import losses, without_holes
 from klip_engine.projections import Projections
 from klip_engine.version import __version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from klip_engine.errors import InputError
 from klip_engine.io.projections import hdf5
-from klip_engine.io.projections.checks import check_detector, check_trajectory
+from klip_engine.io.projections.checks import check_detector, check_mu_water, check_trajectory
 from klip_engine.io.projections.first_look import FirstLook
 from klip_engine.io.projections.klip_layout import DATA, FRAME, SCHEMA, VECTORS, digest
 from klip_engine.io.projections.measured import QUANTITIES, LineIntegrals, line_integrals
@@ -22,6 +23,10 @@ from klip_engine.volume import Geometry
 
 if TYPE_CHECKING:
     import h5py
+
+
+_LARGEST_HINT = 4_000_000_000
+"""Voxels: 2048 x 2048 in a thousand slices."""
 
 
 def recognises(seen: FirstLook) -> bool:
@@ -59,10 +64,10 @@ def read(path: Path, options: ReadOptions) -> Projections:
         trajectory=trajectory,
         detector=detector,
         beam=_beam(attributes, trajectory, detector, path),
-        mu_water_per_mm=attributes.positive("mu_water_per_mm"),
+        mu_water_per_mm=check_mu_water(attributes.positive("mu_water_per_mm"), str(path)),
         weights=measured.weights,
         i0=attributes.positive_or_none("I0"),
-        electronic_sigma=attributes.number_or_none("electronic_sigma"),
+        electronic_sigma=attributes.deviation_or_none("electronic_sigma"),
         isocentre_mm=attributes.vector("isocentre_mm", 3, (0.0, 0.0, 0.0)),
         volume_hint=hint,
         description={"format": SCHEMA, "file": path.name, "quantity": quantity, "provenance": provenance},
@@ -173,7 +178,7 @@ def _measured(
         dark=parts["dark"],
         weights=parts["weights"],
         i0=attributes.positive_or_none("I0"),
-        electronic_sigma=attributes.number_or_none("electronic_sigma"),
+        electronic_sigma=attributes.deviation_or_none("electronic_sigma"),
     )
 
 
@@ -192,6 +197,8 @@ def _volume_hint(file: h5py.File, path: Path) -> Geometry | None:
     )
     if min(geometry.size) < 1 or min(geometry.spacing) <= 0:
         raise InputError(f"/volume_hint in {path} describes no grid: size and spacing must be above zero")
+    if math.prod(geometry.size) > _LARGEST_HINT:
+        raise InputError(f"/volume_hint in {path} has {math.prod(geometry.size):.1e} voxels: no scan has so many")
     return geometry
 
 
@@ -214,8 +221,13 @@ class _Attributes:
             raise self._wrong(name, f"one of {', '.join(known)}")
         return value
 
-    def number_or_none(self, name: str) -> float | None:
-        return None if name not in self.values else self.vector(name, 1)[0]
+    def deviation_or_none(self, name: str) -> float | None:
+        if name not in self.values:
+            return None
+        value: float = self.vector(name, 1)[0]
+        if value < 0:
+            raise self._wrong(name, "zero or above")
+        return value
 
     def positive_or_none(self, name: str) -> float | None:
         return None if name not in self.values else self.positive(name)

@@ -22,6 +22,12 @@ Quantity = Literal["line_integral", "counts", "transmission"]
 QUANTITIES: tuple[Quantity, ...] = ("line_integral", "counts", "transmission")
 SMALLEST_COUNT = 1.0
 """Photons; fewer are raised to it, or their logarithm would not exist."""
+_LARGEST_LINE_INTEGRAL = 50.0
+"""Behind more, one of 1e21 photons arrives: what is larger is no line integral."""
+_LARGEST_WEIGHT = 1e12
+"""Inverse variances are photons, and no ray has more."""
+_MEAN_OF_AIR = -0.1
+"""Noise and flat fields let line integrals of air stray below 0, but not on the average."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ def line_integrals(
 
     flat, dark: [row, column] or one per view; weights: the file's own, which win; i0: photons behind a
     transmission of 1, a number or an array that broadcasts. Elements without a usable flat or of weight 0 are bad:
-    weight 0, value 0. Raises InputError where NaN or infinity stands in an element not marked so, and for counts
-    with neither flat nor i0.
+    weight 0, value 0. Raises InputError where NaN or infinity stands in an element not marked so, for counts with
+    neither flat nor i0, and for values and weights that none can have.
     """
     air = _air(flat, dark, quantity, i0, name)
     bad = _bad(values, air, weights)
@@ -64,6 +70,7 @@ def line_integrals(
             share = 100 * raised / values.size
             notices.append(f"{raised} counts ({share:.2g} %) were below {smallest_count:g} and were raised to it")
         values[bad] = 0
+    _refuse_impossible(values, bad, quantity, name)
     if weights is None:
         photons = air if i0 is None else i0
         weights = None if photons is None else _weights(values, photons, electronic_sigma or 0.0)
@@ -71,6 +78,11 @@ def line_integrals(
         weights = np.ones(values.shape, np.float32)
     if weights is not None:
         weights[bad] = 0
+        if not (weights <= _LARGEST_WEIGHT).all():
+            raise InputError(
+                f"{name} has weights (or counts in air, or I0) of more than {_LARGEST_WEIGHT:.0e}: weights are "
+                "inverse variances of line integrals, for a count the count itself"
+            )
     if bad.any():
         notices.append(f"{int(bad.sum())} elements ({100 * bad.mean():.2g} %) are bad and count for nothing")
     return LineIntegrals(values, weights, tuple(notices))
@@ -115,6 +127,22 @@ def _refuse_holes(values: FloatArray, bad: BoolArray, name: str) -> None:
         )
 
 
+def _refuse_impossible(values: FloatArray, bad: BoolArray, quantity: Quantity, name: str) -> None:
+    """Raise InputError for what is called by the wrong name: counts as line integrals, transmissions as counts."""
+    wrong = (np.abs(values) > _LARGEST_LINE_INTEGRAL) & ~bad
+    if wrong.any():
+        view, row, column = np.argwhere(wrong)[0]
+        raise InputError(
+            f"{name} holds a line integral of {values[view, row, column]:.3g} in view {view}, row {row}, column "
+            f"{column}, and none is beyond {_LARGEST_LINE_INTEGRAL:g}: are these counts or transmissions? Bad "
+            "elements need the weight 0"
+        )
+    mean = float(values.mean(where=~bad, dtype=np.float64)) if not bad.all() else 0.0
+    if mean < _MEAN_OF_AIR:
+        cure = "their sign is turned" if quantity == "line_integral" else "flat field or I0 are too low"
+        raise InputError(f"the line integrals of {name} are {mean:.2g} on the average, below that of air: {cure}")
+
+
 def _take_logarithm(
     values: FloatArray,
     air: FloatArray | None,
@@ -145,4 +173,4 @@ def _weights(
     counts: FloatArray = np.exp(-values) * np.asarray(photons, np.float32)
     if sigma == 0:
         return counts
-    return (counts * counts / (counts + np.float32(sigma) ** 2)).astype(np.float32)
+    return (counts * (counts / (counts + np.float32(sigma) ** 2))).astype(np.float32)
