@@ -41,13 +41,18 @@ def simulate(
         float, typer.Option(help="Height of a row on the detector; the default is 1.2 mm at the isocentre.")
     ] = 2.1894,
     pitch: Annotated[float, typer.Option(help="Table feed per turn over the rows' height at the isocentre.")] = 1.0,
-    dose: Annotated[str, typer.Option(help="none, standard, low, very-low or lodopab.")] = "standard",
+    dose: Annotated[
+        str,
+        typer.Option(
+            help="standard, low, very-low (1e6, 2.5e5, 1e5 photons a ray in air), lodopab (4096) or none: no noise."
+        ),
+    ] = "standard",
     kvp: Annotated[
         float | None, typer.Option(metavar="KV", help="A polychromatic beam of this tube voltage.")
     ] = None,
-    water_correction: Annotated[
-        bool, typer.Option(help="Make water flat under a polychromatic beam; without, it cups.")
-    ] = True,
+    uncorrected: Annotated[
+        bool, typer.Option("--no-water-correction", help="Leave water cupped under a polychromatic beam.")
+    ] = False,
     scatter: Annotated[
         float, typer.Option(metavar="FRACTION", help="Scatter over the median signal behind the body.")
     ] = 0.0,
@@ -85,6 +90,7 @@ def simulate(
         from klip_engine.detection import NOTICE
         from klip_engine.io import read_ct
         from klip_engine.io.projections import check_writable, write_projections
+        from klip_engine.projections import Projections
         from klip_engine.simulation import SimulationSettings, simulate
 
         settings = SimulationSettings(
@@ -102,7 +108,7 @@ def simulate(
             pitch=pitch,
             dose=dose,
             kvp=kvp,
-            water_correction=water_correction,
+            water_correction=not uncorrected,
             scatter=scatter,
             dead_pixels=dead_pixels,
             drifting_pixels=drifting_pixels,
@@ -124,12 +130,17 @@ def simulate(
             stop_if(cancelled)
             reporter.progress(stage, done, total)
 
-        projections = simulate(loaded.volume, settings, tell)
+        def look_ahead(planned: Projections) -> None:
+            check_writable(out, format, planned)
+            for notice in planned.notices:
+                reporter.warning(notice)
+
+        projections = simulate(loaded.volume, settings, tell, look_ahead)
         stop_if(cancelled)
         lost = write_projections(out, projections, format, provenance={"simulation": settings.to_dict()})
         views_taken, detector = projections.trajectory.views, projections.detector
         lines = [f"{views_taken} views of {detector.rows} x {detector.columns} elements written to {out}"]
-        lines += [f"Notice: {notice}" for notice in (*loaded.notices, *projections.notices, *lost)]
+        lines += [f"Notice: {notice}" for notice in (*loaded.notices, *lost)]
         reporter.done("\n".join([*lines, NOTICE]), out=str(out), views=views_taken)
 
     run(work, progress)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from klip_engine.io.projections.circular import fan_circle
 from klip_engine.operators import FanGeometry, ScanGeometry
-from klip_engine.simulation.acquisition import STAGE, Acquisition, Tell
+from klip_engine.simulation.acquisition import STAGE, Course, Tell
 from klip_engine.simulation.arrangement import detector_of, moved_along_z
 from klip_engine.simulation.beam import Beam
 from klip_engine.simulation.helix_projector import HelixProjector, Stack
@@ -40,32 +41,39 @@ def helical_angles(plane: ScanGeometry, scanned: ScannedVolume, settings: Simula
     return replace(plane, view_angles_rad=tuple(first + i * step for i in range(views)))
 
 
+def helical_course(scanned: ScannedVolume, written: ScanGeometry, settings: SimulationSettings) -> Course:
+    """The table moves towards the head's end of the volume under the gantry's turn, evenly, from before the first
+    slice to behind the last."""
+    assert isinstance(written, FanGeometry)
+    angles = np.array(written.view_angles_rad)
+    circle = fan_circle(angles, written.source_to_isocentre_mm, written.source_to_detector_mm)
+    detector = detector_of(written, settings.detector_rows, settings.row_mm)
+    return Course(moved_along_z(circle, _heights(scanned, len(angles), settings)), detector, scanned.heights_mm[0])
+
+
 def helical_scan(
     scanned: ScannedVolume,
-    written: ScanGeometry,
     true: ScanGeometry,
     settings: SimulationSettings,
     beam: Beam,
     progress: Tell | None = None,
-) -> Acquisition:
-    """The table moves towards the head's end of the volume under the gantry's turn, evenly, from before the first
-    slice to behind the last."""
-    assert isinstance(written, FanGeometry)
+) -> torch.Tensor:
+    """Signal over that in air, float32 [view, row, column] of the course."""
     assert isinstance(true, FanGeometry)
-    views = len(written.view_angles_rad)
-    bottom, top = scanned.heights_mm[0], scanned.heights_mm[-1]
-    travelled = (np.arange(views) - (views - 1) / 2) / settings.views * settings.feed_mm
-    heights = (top - bottom) / 2 + travelled
+    heights = _heights(scanned, len(true.view_angles_rad), settings)
     bundle = sub_rays(settings.bundle, settings.spot_mm, math.radians(settings.exposed_deg))
     projector = HelixProjector(
         true, heights.tolist(), settings.detector_rows, settings.row_mm, bundle, rays=settings.rays
     )
     tell = None if progress is None else partial(progress, STAGE)
-    signal = projector.transmission(_stack(scanned, beam, bottom), beam, tell)
-    angles = np.array(written.view_angles_rad)
-    circle = fan_circle(angles, written.source_to_isocentre_mm, written.source_to_detector_mm)
-    detector = detector_of(written, settings.detector_rows, settings.row_mm)
-    return Acquisition(signal, moved_along_z(circle, heights), detector, bottom)
+    return projector.transmission(_stack(scanned, beam, scanned.heights_mm[0]), beam, tell)
+
+
+def _heights(scanned: ScannedVolume, views: int, settings: SimulationSettings) -> npt.NDArray[np.float64]:
+    """Of every view over the first slice."""
+    bottom, top = scanned.heights_mm[0], scanned.heights_mm[-1]
+    travelled = (np.arange(views) - (views - 1) / 2) / settings.views * settings.feed_mm
+    return (top - bottom) / 2 + travelled
 
 
 def _stack(scanned: ScannedVolume, beam: Beam, isocentre_mm: float) -> Stack:

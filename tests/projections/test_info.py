@@ -65,6 +65,14 @@ def test_a_picture_of_what_has_no_rays_is_refused(tmp_path, capsys):
     assert not (tmp_path / "p.png").exists()
 
 
+def test_a_picture_under_another_name_is_refused(tmp_path, capsys):
+    path = klip_files.write(tmp_path / "scan.h5", *klip_files.contents())
+    code, _, err = run_cli(capsys, "info", path, "--picture", tmp_path / "p.jpg")
+    assert code == 2
+    assert "end its name in .png" in err
+    assert not (tmp_path / "p.jpg").exists()
+
+
 def test_items_and_stacks_can_be_chosen(tmp_path, capsys):
     """Written without the engine: an observation file with two slices, a geometry whose images lie elsewhere."""
     with h5py.File(tmp_path / "observation.hdf5", "w") as file:

@@ -75,7 +75,7 @@ def test_the_scan_comes_back(tmp_path):
         (parallel_scan(angles=turn(6), columns=20), "a parallel beam"),
         (fan_scan(angles=turn(6), columns=20), "a cylindrical detector"),
         (scan(rows=2), "2 rows"),
-        (scan(table_z=np.arange(24.0)), "helix"),
+        (scan(table_z=np.arange(24.0)), "moves along the body"),
         (scan(spot_radius=(-1.0) ** np.arange(24)), "circle about the isocentre"),
         (fan_scan(angles=turn(6), shape="flat", columns=20, central_column=9.75), "0.8 mm out of the middle"),
         (scan(angles=turn(24)[np.r_[0:12, 13, 12, 14:24]]), "one way"),

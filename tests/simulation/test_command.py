@@ -118,6 +118,43 @@ def test_nonsense_is_refused_and_nothing_is_written(options, code, words, volume
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("scan.h5", ["--format", "lodopab", *PARALLEL], "LoDoPaB-CT cannot hold this scan"),
+        ("scan.mat", FAN, "a cylindrical detector with 1 row"),
+        ("scan.mat", [*FAN, "--geometry", "fan-flat"], "it holds one slice"),
+        ("scan", PARALLEL, "it is a parallel beam"),
+        ("scan.data", [*FAN, "--format", "rtk"], "end it in .xml"),
+        ("taken", FAN, "is not empty"),
+        ("taken", [*FAN, "--format", "klip"], "is a folder"),
+        ("taken/body.nrrd/scan.h5", FAN, "nothing can be written"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_projected(
+    name, options, words, volume, tmp_path, capsys
+):
+    (tmp_path / "taken").mkdir()
+    volume.rename(tmp_path / "taken" / "body.nrrd")
+    code, printed, _ = run_cli(
+        capsys, "simulate", tmp_path / "taken" / "body.nrrd", "-o", tmp_path / name, *COARSE, *options
+    )
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert code == 2
+    assert words in events[-1]["message"]
+    assert all(event["event"] != "progress" for event in events)
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "body.nrrd"]
+
+
+def test_a_truncated_scan_is_said_before_it_is_projected(volume, tmp_path, capsys):
+    code, printed, _ = run_cli(capsys, "simulate", volume, "-o", tmp_path / "s.h5", *COARSE, "--bin-mm", 2)
+    events = [json.loads(line) for line in printed.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert code == 0
+    assert kinds.index("warning") < kinds.index("progress")
+    assert "the scan is truncated" in events[kinds.index("warning")]["message"]
+
+
 def test_what_is_no_ct_is_refused(tmp_path, capsys):
     path = tmp_path / "noise.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 40, 40), 30000, np.int32)), str(path))

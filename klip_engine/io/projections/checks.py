@@ -108,7 +108,8 @@ def check_sweep(angles_rad: npt.NDArray[np.float64], name: str) -> tuple[npt.NDA
     if not missing:
         return turning, ()
     first = int(np.argmax(gaps > 0))
-    return turning, (f"{missing} views are missing, the first after view {first}: the angles jump there",)
+    verb = "1 view is" if missing == 1 else f"{missing} views are"
+    return turning, (f"{verb} missing, the first after view {first} (from 0): the angles jump there",)
 
 
 def _check_vectors(vectors: Vectors, what: str, views: int, name: str) -> None:

@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from klip_engine.errors import InputError
-from klip_engine.io.atomic import results_folder
+from klip_engine.io.atomic import check_replaceable, results_folder
 from klip_engine.io.projections import ct_pd_tags as tags
 from klip_engine.io.projections.checks import PLAUSIBLE_MU_WATER, check_sweep
 from klip_engine.io.projections.circular_scan import SAME_MM, CircularScan, cannot_hold, circular_scan
@@ -48,17 +48,8 @@ def write(folder: Path, projections: Projections, provenance: Mapping[str, Any])
     Raises UsageError for parallel beams, tilted detectors, views that do not turn one way, an attenuation of water
     that none is, and a folder that holds something.
     """
-    if projections.trajectory.source_mm is None:
-        raise cannot_hold(NAME, "it is a parallel beam, and the format holds fans and cones")
-    least, most = PLAUSIBLE_MU_WATER
-    if not least <= projections.mu_water_per_mm <= most:
-        raise cannot_hold(NAME, f"water attenuates by {least} to {most} per mm in it")
     filled, holes = without_holes(projections, NAME)
-    scan = circular_scan(filled, NAME)
-    try:
-        check_sweep(scan.angles_rad, "the scan")
-    except InputError as error:
-        raise cannot_hold(NAME, "its views do not turn one way") from error
+    scan = _turning(filled)
     low, slope = _rescale(scan.line_integrals)
     all_rows = True
     header = _header(projections, scan, low, slope)
@@ -77,6 +68,27 @@ def write(folder: Path, projections: Projections, provenance: Mapping[str, Any])
         *holes,
         *losses(projections, NAME, provenance, keeps=_KEEPS),
     )
+
+
+def check(folder: Path, projections: Projections) -> None:
+    """Raise UsageError as `write` does, without looking at the line integrals."""
+    _turning(projections)
+    check_replaceable(Path(folder), None)
+
+
+def _turning(projections: Projections) -> CircularScan:
+    """The scan, where the format has words for it."""
+    if projections.trajectory.source_mm is None:
+        raise cannot_hold(NAME, "it is a parallel beam, and the format holds fans and cones")
+    least, most = PLAUSIBLE_MU_WATER
+    if not least <= projections.mu_water_per_mm <= most:
+        raise cannot_hold(NAME, f"water attenuates by {least} to {most} per mm in it")
+    scan = circular_scan(projections, NAME)
+    try:
+        check_sweep(scan.angles_rad, "the scan")
+    except InputError as error:
+        raise cannot_hold(NAME, "its views do not turn one way") from error
+    return scan
 
 
 def _rescale(values: FloatArray) -> tuple[DSfloat, DSfloat]:

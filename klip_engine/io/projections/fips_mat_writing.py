@@ -20,7 +20,7 @@ from klip_engine.io.projections.circular_scan import SAME_MM, CircularScan, cann
 from klip_engine.io.projections.fips_mat import MU_WATER_PER_MM, VARIABLES
 from klip_engine.io.projections.losses import losses, without_holes
 from klip_engine.projections import Projections
-from klip_engine.words import install_extra
+from klip_engine.words import counted, install_extra
 
 NAME = "FIPS .mat"
 
@@ -31,10 +31,9 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     Raises UsageError for anything but one slice of a flat fan with the detector's middle opposite the source, and
     where scipy is not there or the path cannot be written.
     """
-    try:
-        from scipy.io import savemat
-    except ImportError as error:
-        raise UsageError(f"MATLAB files need scipy: {install_extra('projections')}") from error
+    check(path, projections)
+    from scipy.io import savemat
+
     filled, holes = without_holes(projections, NAME)
     scan = _slice(filled)
     pitch, columns = projections.detector.column_pitch_mm, projections.detector.columns
@@ -67,19 +66,27 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     )
 
 
+def check(path: Path, projections: Projections) -> None:
+    """Raise UsageError for anything but one slice of a flat fan, and where scipy is not there."""
+    try:
+        import scipy.io  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"MATLAB files need scipy: {install_extra('projections')}") from error
+    _slice(projections)
+
+
 def _slice(projections: Projections) -> CircularScan:
     """The scan, where it is one the format describes."""
     detector = projections.detector
     if projections.trajectory.source_mm is None or detector.shape != "flat" or detector.rows != 1:
         shape = "a parallel beam" if projections.trajectory.source_mm is None else f"a {detector.shape} detector"
-        raise cannot_hold(
-            NAME, f"it holds one slice of a fan on a flat detector, and this is {shape} of {detector.rows} rows"
-        )
+        rows = counted(detector.rows, "row")
+        raise cannot_hold(NAME, f"it holds one slice of a fan on a flat detector, and this is {shape} with {rows}")
     scan = circular_scan(projections, NAME)
     if scan.spot_flies or max(np.ptp(scan.radius_mm), np.ptp(scan.distance_mm)) > SAME_MM:
         raise cannot_hold(NAME, "the source does not stay on a circle about the isocentre")
     if np.ptp(scan.z_mm) > SAME_MM:
-        raise cannot_hold(NAME, "it is a helix, and the format holds one slice")
+        raise cannot_hold(NAME, "it holds one slice, and this scan moves along the body")
     off = (scan.central_element[0] - (detector.columns - 1) / 2) * detector.column_pitch_mm
     if abs(off) > SAME_MM:
         raise cannot_hold(NAME, f"its detector is {abs(off):.4g} mm out of the middle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from klip_engine.io.projections.first_look import FirstLook, look
 from klip_engine.io.projections.options import ReadOptions
 from klip_engine.projections import Projections
 
+Check = Callable[[Path, Projections], object]
 Writer = Callable[[Path, Projections, Mapping[str, Any]], tuple[str, ...]]
 
 
@@ -31,14 +33,16 @@ Writer = Callable[[Path, Projections, Mapping[str, Any]], tuple[str, ...]]
 class ProjectionFormat:
     """name: as said to the user; short: as typed; recognises: from a first look, without reading the data; read:
     all of it; write: complete or not at all, with the provenance where there is a place for it, returning sentences
-    about what is lost (None: reading only); suffixes: of paths that are written so without being told ("": a
-    folder); options: those of `ReadOptions` that mean something."""
+    about what is lost (None: reading only); check: raises UsageError, as write would,
+    for scans and paths that it refuses, without looking at values; suffixes: of paths that are written so without
+    being told ("": a folder); options: those of `ReadOptions` that mean something."""
 
     name: str
     short: str
     recognises: Callable[[FirstLook], bool]
     read: Callable[[Path, ReadOptions], Projections]
     write: Writer | None = None
+    check: Check | None = None
     suffixes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
@@ -50,16 +54,35 @@ FORMATS: tuple[ProjectionFormat, ...] = (
         klip_hdf5.recognises,
         klip_hdf5.read,
         write=klip_hdf5_writing.write,
+        check=klip_hdf5_writing.check,
         suffixes=(".h5", ".hdf5"),
     ),
     ProjectionFormat(
-        "DICOM-CT-PD", "ct-pd", ct_pd.recognises, ct_pd.read, write=ct_pd_writing.write, suffixes=("",)
+        "DICOM-CT-PD",
+        "ct-pd",
+        ct_pd.recognises,
+        ct_pd.read,
+        write=ct_pd_writing.write,
+        check=ct_pd_writing.check,
+        suffixes=("",),
     ),
     ProjectionFormat(
-        "FIPS .mat", "fips", fips_mat.recognises, fips_mat.read, write=fips_mat_writing.write, suffixes=(".mat",)
+        "FIPS .mat",
+        "fips",
+        fips_mat.recognises,
+        fips_mat.read,
+        write=fips_mat_writing.write,
+        check=fips_mat_writing.check,
+        suffixes=(".mat",),
     ),
     ProjectionFormat(
-        "LoDoPaB-CT", "lodopab", lodopab.recognises, lodopab.read, write=lodopab_writing.write, options=("item",)
+        "LoDoPaB-CT",
+        "lodopab",
+        lodopab.recognises,
+        lodopab.read,
+        write=lodopab_writing.write,
+        check=lodopab_writing.check,
+        options=("item",),
     ),
     ProjectionFormat(
         "RTK geometry",
@@ -67,6 +90,7 @@ FORMATS: tuple[ProjectionFormat, ...] = (
         rtk.recognises,
         rtk.read,
         write=rtk_writing.write,
+        check=rtk_writing.check,
         suffixes=(".xml",),
         options=("stack",),
     ),
@@ -119,15 +143,27 @@ def write_projections(
     formats, and where the path cannot be written; ResourceError on a full disk.
     """
     path = Path(path)
-    return _writer(path, format)(path, projections, provenance or {})
+    write = _written_format(path, format).write
+    assert write is not None
+    return write(path, projections, provenance or {})
 
 
-def check_writable(path: Path, format: str | None = None) -> None:
-    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write."""
-    _writer(Path(path), format)
+def check_writable(path: Path, format: str | None = None, scan: Projections | None = None) -> None:
+    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write, where
+    nothing can be written at that place, and where the format cannot hold a scan with the geometry of `scan`, whose
+    line integrals do not matter."""
+    path = Path(path)
+    known = _written_format(path, format)
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UsageError(f"nothing can be written to {above}; name another place")
+    if path.is_dir() and "" not in known.suffixes:
+        raise UsageError(f"{path} is a folder, and {known.name} is a file; name a file")
+    if scan is not None and known.check is not None:
+        known.check(path, scan)
 
 
-def _writer(path: Path, name: str | None) -> Writer:
+def _written_format(path: Path, name: str | None) -> ProjectionFormat:
     written = {known.short: known for known in FORMATS if known.write is not None}
     if name is None:
         suffix = "" if path.is_dir() else path.suffix.lower()
@@ -136,6 +172,6 @@ def _writer(path: Path, name: str | None) -> Writer:
     else:
         found = [known for known in written.values() if name.lower() in (known.short, known.name.lower())]
         cure = f"there is no format '{name}' to write; choose one of {', '.join(written)}"
-    if not found or found[0].write is None:
+    if not found:
         raise UsageError(cure)
-    return found[0].write
+    return found[0]

@@ -29,10 +29,9 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     provenance: the program's name and version are added. The same projections and provenance give the same bytes.
     Raises UsageError where the path cannot be written or h5py is not there, ResourceError on a full disk.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(f"writing projection data needs h5py: {install_extra('projections')}") from error
+    check(path, projections)
+    import h5py
+
     arrays = _arrays(projections)
     said = {**provenance, "program": "klip-engine", "version": __version__}
     with replaced_file(Path(path)) as temporary, h5py.File(temporary, "w") as file:
@@ -45,6 +44,14 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
         if projections.volume_hint is not None:
             _write_hint(file, projections.volume_hint)
     return ()
+
+
+def check(path: Path, projections: Projections) -> None:
+    """Raise UsageError where h5py is not there: any scan can be held."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"writing projection data needs h5py: {install_extra('projections')}") from error
 
 
 def _arrays(projections: Projections) -> dict[str, npt.NDArray[Any]]:

@@ -36,10 +36,9 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     Raises UsageError, saying the geometry, for scans that do not have it, where several files would be written over
     others, and where h5py is not there.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(f"LoDoPaB-CT files need h5py: {install_extra('projections')}") from error
+    check(path, projections)
+    import h5py
+
     filled, holes = without_holes(projections, NAME)
     scan = _checked(filled)
     items = np.moveaxis(scan.line_integrals, 1, 0)
@@ -79,6 +78,15 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
             assumed_mu_water_per_mm=lodopab.MU_WATER_PER_MM,
         ),
     )
+
+
+def check(path: Path, projections: Projections) -> None:
+    """Raise UsageError for scans that do not have the data set's geometry, and where h5py is not there."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"LoDoPaB-CT files need h5py: {install_extra('projections')}") from error
+    _checked(projections)
 
 
 def _checked(projections: Projections) -> CircularScan:

@@ -159,7 +159,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, first: tuple[str, tuple[int, int, in
 def _notes(known: dict[str, Any]) -> Sequence[str]:
     geometry, detector = known["geometry"], known["detector"]
     notes = [
-        f"{known['beam']} beam, {known['views']} views over {geometry['arc_deg']:.1f} degrees; {detector['shape']} "
+        f"{known['beam']} beam, {_turns(known)} over {geometry['arc_deg']:.1f} degrees; {detector['shape']} "
         f"detector of {detector['columns']} x {detector['rows']} elements of {detector['column_pitch_mm']:.3g} x "
         f"{detector['row_pitch_mm']:.3g} mm"
     ]
@@ -175,6 +175,14 @@ def _notes(known: dict[str, Any]) -> Sequence[str]:
             f"table feed {geometry['table_feed_mm_per_turn']:.2f} mm per turn, pitch {geometry['pitch']:.2f}"
         )
     return notes
+
+
+def _turns(known: dict[str, Any]) -> str:
+    """How many views there are; of slices at rest, in each of how many turns."""
+    turns = known["geometry"]["table_positions"] or 1
+    if turns == 1 or known["views"] % turns:
+        return f"{known['views']} views"
+    return f"{turns} turns of {known['views'] // turns} views"
 
 
 def _round_length(most: float) -> float:

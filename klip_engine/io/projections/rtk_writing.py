@@ -35,13 +35,8 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
     detectors that change sides from view to view, and parallel rays that do not meet the detector squarely.
     """
     path = Path(path)
-    if path.suffix.lower() != ".xml":
-        raise UsageError(f"{path} would be an RTK geometry without its name: end it in .xml")
+    check(path, projections)
     images = path.with_suffix(".mha")
-    if images.exists() and not (path.is_file() and ROOT.encode() in path.read_bytes()):
-        raise UsageError(
-            f"{images}, where the projections would go, is the image of something else: choose another name"
-        )
     filled, holes = without_holes(projections, NAME)
     turned = _rows_follow_rtk(filled)
     detector, values = filled.detector, filled.line_integrals[:, ::-1] if turned else filled.line_integrals
@@ -60,6 +55,17 @@ def write(path: Path, projections: Projections, provenance: Mapping[str, Any]) -
         *holes,
         *losses(projections, NAME, provenance, assumed_mu_water_per_mm=MU_WATER_PER_MM),
     )
+
+
+def check(path: Path, projections: Projections) -> None:
+    """Raise UsageError for names that are none of RTK's, or whose stack is the image of something else."""
+    if path.suffix.lower() != ".xml":
+        raise UsageError(f"{path} would be an RTK geometry without its name: end it in .xml")
+    images = path.with_suffix(".mha")
+    if images.exists() and not (path.is_file() and ROOT.encode() in path.read_bytes()):
+        raise UsageError(
+            f"{images}, where the projections would go, is the image of something else: choose another name"
+        )
 
 
 def _rows_follow_rtk(projections: Projections) -> bool:
