@@ -31,9 +31,12 @@ def describe(
     tell_series: is called with the series of a study before one of them is read, which may fail; picture: of
     projections, a PNG to draw the geometry into; item, stack: as for `read_projections`.
 
-    Raises InputError for what is none of them, UsageError for a picture or options of what has no rays.
+    Raises InputError for what is none of them, UsageError for a picture or options of what has no rays and for a
+    picture of another format.
     """
     path = Path(what)
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG, and {picture} is named otherwise: end its name in .png")
     if path.exists() and find_format(path) is not None:
         return _describe_projections(path, ReadOptions(item, stack), picture)
     ReadOptions(item, stack).check(f"{what} is no projection data")

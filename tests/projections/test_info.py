@@ -65,6 +65,15 @@ def test_a_picture_of_what_has_no_rays_is_refused(tmp_path, capsys):
     assert not (tmp_path / "p.png").exists()
 
 
+@pytest.mark.parametrize("name", ["p.jpg", "p", "p.png.txt"])
+def test_a_picture_is_a_png_or_is_refused(name, tmp_path, capsys):
+    scan = klip_files.write(tmp_path / "scan.h5", *klip_files.contents())
+    code, out, err = run_cli(capsys, "info", scan, "--picture", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert ".png" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
+
+
 def test_items_and_stacks_can_be_chosen(tmp_path, capsys):
     """Written without the engine: an observation file with two slices, a geometry whose images lie elsewhere."""
     with h5py.File(tmp_path / "observation.hdf5", "w") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import InputError, UsageError
+from klip_engine.io.atomic import check_replaceable
 from klip_engine.io.projections import (
     ct_pd,
     ct_pd_writing,
@@ -119,15 +120,23 @@ def write_projections(
     formats, and where the path cannot be written; ResourceError on a full disk.
     """
     path = Path(path)
-    return _writer(path, format)(path, projections, provenance or {})
+    write = _written(path, format).write
+    assert write is not None
+    return write(path, projections, provenance or {})
 
 
 def check_writable(path: Path, format: str | None = None) -> None:
-    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write."""
-    _writer(Path(path), format)
+    """Raise UsageError, before anything long begins, where neither path nor `format` names a format to write, and
+    where what lies at the path is never replaced: a folder that holds something, a folder in a file's place."""
+    path = Path(path)
+    known = _written(path, format)
+    if "" in known.suffixes:
+        check_replaceable(path, None)
+    elif path.is_dir():
+        raise UsageError(f"{path} is a folder, and {known.name} is a file: name a file")
 
 
-def _writer(path: Path, name: str | None) -> Writer:
+def _written(path: Path, name: str | None) -> ProjectionFormat:
     written = {known.short: known for known in FORMATS if known.write is not None}
     if name is None:
         suffix = "" if path.is_dir() else path.suffix.lower()
@@ -136,6 +145,6 @@ def _writer(path: Path, name: str | None) -> Writer:
     else:
         found = [known for known in written.values() if name.lower() in (known.short, known.name.lower())]
         cure = f"there is no format '{name}' to write; choose one of {', '.join(written)}"
-    if not found or found[0].write is None:
+    if not found:
         raise UsageError(cure)
-    return found[0].write
+    return found[0]
