@@ -42,7 +42,7 @@ class FindingsList:
             return table.GetColumnByName(column).GetValue(row)
 
         first, last = value("First slice"), value("Last slice")
-        slices = str(first) if first == last else f"{first}–{last}"
+        slices = str(first) if first == last else f"{first}-{last}"
         texts = [str(value("Label")), *(_digits(value(c)) for c in ("p-value", "Score", "Volume (ml)")), slices]
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
@@ -60,4 +60,4 @@ class FindingsList:
 
 
 def _digits(number: float) -> str:
-    return "–" if math.isnan(number) else f"{number:.3g}"
+    return "-" if math.isnan(number) else f"{number:.3g}"

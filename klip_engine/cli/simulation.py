@@ -88,6 +88,7 @@ def simulate(
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.detection import NOTICE
+        from klip_engine.errors import UsageError
         from klip_engine.io import read_ct
         from klip_engine.io.projections import check_writable, write_projections
         from klip_engine.projections import Projections
@@ -122,6 +123,8 @@ def simulate(
             pixel_mm=pixel_mm,
             seed=seed,
         )
+        if out.exists() and volume.exists() and out.samefile(volume):
+            raise UsageError(f"{out} is the volume itself, which the projections would replace: name another file")
         check_writable(out, format)
         loaded = read_ct(volume)
         reporter.start(version=__version__, geometry=geometry, dose=dose)

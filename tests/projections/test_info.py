@@ -65,12 +65,13 @@ def test_a_picture_of_what_has_no_rays_is_refused(tmp_path, capsys):
     assert not (tmp_path / "p.png").exists()
 
 
-def test_a_picture_under_another_name_is_refused(tmp_path, capsys):
-    path = klip_files.write(tmp_path / "scan.h5", *klip_files.contents())
-    code, _, err = run_cli(capsys, "info", path, "--picture", tmp_path / "p.jpg")
-    assert code == 2
-    assert "end its name in .png" in err
-    assert not (tmp_path / "p.jpg").exists()
+@pytest.mark.parametrize("name", ["p.jpg", "p", "p.png.txt"])
+def test_a_picture_is_a_png_or_is_refused(name, tmp_path, capsys):
+    scan = klip_files.write(tmp_path / "scan.h5", *klip_files.contents())
+    code, out, err = run_cli(capsys, "info", scan, "--picture", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert ".png" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
 
 
 def test_items_and_stacks_can_be_chosen(tmp_path, capsys):

@@ -104,6 +104,8 @@ def test_the_scanner_of_lodopab(tmp_path, capsys):
     [
         (["--arc", 3], 2, "arc of 3 degrees"),
         (["--slices", "3"], 2, "no range of slices"),
+        (["--slices", "\u00b2:3"], 2, "no range of slices"),
+        (["--slices", "1:2:3"], 2, "no range of slices"),
         (["--slices", "1:7"], 2, "has 2 axial slices"),
         (["--dead-pixels", 1.5], 2, "from 0 to 1"),
         (["--offset-bins", 150], 2, "sees nothing"),
@@ -153,6 +155,25 @@ def test_a_truncated_scan_is_said_before_it_is_projected(volume, tmp_path, capsy
     assert code == 0
     assert kinds.index("warning") < kinds.index("progress")
     assert "the scan is truncated" in events[kinds.index("warning")]["message"]
+
+
+def test_what_would_be_lost_is_refused_before_the_scan_is_made(volume, tmp_path, capsys):
+    """The volume itself, and folders that hold something."""
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("kept")
+    before = volume.read_bytes()
+    for out, extra, words in (
+        (volume, ["--format", "klip"], "is the volume itself"),
+        (full, [], "is not empty"),
+        (full, ["--format", "klip"], "is a folder"),
+    ):
+        code, printed, _ = run_cli(capsys, "simulate", volume, "-o", out, *COARSE, *FAN, *extra)
+        events = [json.loads(line) for line in printed.splitlines()]
+        assert (code, [event["event"] for event in events]) == (2, ["error"])
+        assert words in events[0]["message"]
+    assert volume.read_bytes() == before
+    assert [path.name for path in full.iterdir()] == ["notes.txt"]
 
 
 def test_what_is_no_ct_is_refused(tmp_path, capsys):

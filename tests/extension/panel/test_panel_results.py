@@ -64,7 +64,7 @@ def test_a_click_on_a_finding_brings_all_views_there(ui, finished, views):
         matrix = views[name].GetSliceNode().GetSliceToRAS()
         assert matrix.GetElement(axis, 3) == pytest.approx(expected, abs=1e-3)
     first, last = findings[row].slice_range
-    slices = str(first) if first == last else f"{first}–{last}"
+    slices = str(first) if first == last else f"{first}-{last}"
     assert texts(ui.findingsTable, row)[0] == str(findings[row].label)
     assert texts(ui.findingsTable, row)[-1] == slices
     assert float(texts(ui.findingsTable, row)[2]) == pytest.approx(findings[row].score, rel=0.01)
