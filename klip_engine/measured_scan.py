@@ -152,11 +152,8 @@ def measured_scanner(slices: MeasuredSlices, working: WorkingVolume) -> tuple[Wo
     data = coarse.line_integrals / np.float32(coarse.mu_water_per_mm)
     data = data - operator.forward(torch.ones(1, 1, *scan.image_shape)).numpy()
     data = data - field.projected_outside(coarse, working)
-    measured = coarse.weights > 0
-    noise = 1 / np.where(measured, coarse.weights * coarse.mu_water_per_mm**2, 1)
-    noise = noise + _model_sigma_mm(pixel) ** 2
-    variance = np.where(measured, noise, np.inf).astype(np.float32)
-    return working, MeasuredScanner(operator, np.where(measured, data, 0).astype(np.float32), variance)
+    variance = coarse.variance_mm2(_model_sigma_mm(pixel) ** 2)
+    return working, MeasuredScanner(operator, np.where(coarse.weights > 0, data, 0).astype(np.float32), variance)
 
 
 def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
@@ -165,7 +162,8 @@ def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     The view angles of a full turn are turned to begin at 0 and the dose is rounded to half a doubling: scans that
     differ in nothing that matters share a null distribution.
     """
-    geometry = for_pixels(slices, pixel_mm).geometry
+    coarse = for_pixels(slices, pixel_mm)
+    geometry = coarse.geometry
     angles = np.unwrap(geometry.view_angles_rad)
     steps = np.diff(angles)
     turns = len(angles) * float(np.mean(steps)) / (2 * math.pi) if len(angles) > 1 else 0.0
@@ -180,7 +178,7 @@ def scan_settings(slices: MeasuredSlices, pixel_mm: float) -> OperatorSettings:
     )
     described = {
         "geometry": rounded.to_dict(),
-        "i0": _rounded_i0(_effective_i0(for_pixels(slices, pixel_mm))),
+        "i0": _rounded_i0(_effective_i0(coarse)),
         "mu_water_per_mm": slices.mu_water_per_mm,
         "model_sigma_mm": _model_sigma_mm(pixel_mm),
     }

@@ -95,6 +95,14 @@ class MeasuredSlices:
         )
         return replace(self, geometry=coarser, line_integrals=mean, weights=total)
 
+    def variance_mm2(self, model_variance_mm2: float) -> FloatArray:
+        """Of the line integrals in mm of water, float32 [slice, view, bin]: that of the weights and of what the
+        model cannot show; inf where nothing was measured."""
+        measured = self.weights > 0
+        noise = 1 / np.where(measured, self.weights * self.mu_water_per_mm**2, 1)
+        variance: FloatArray = np.where(measured, noise + model_variance_mm2, np.inf).astype(np.float32)
+        return variance
+
     def filled(self) -> FloatArray:
         """Line integrals with what was not measured taken from the nearest measured bins of the same view, linear
         in between: what filtered back-projection needs, which knows no weights."""

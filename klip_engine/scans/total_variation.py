@@ -44,7 +44,7 @@ def even_images(slices: MeasuredSlices, plane: Geometry, model_variance_mm2: flo
     shape = (plane.size[1], plane.size[0])
     operator = CTOperator(few.on_grid(shape, plane.spacing[0], (float(middle[0]), float(middle[1]))))
     data = torch.from_numpy(few.line_integrals / np.float32(few.mu_water_per_mm))
-    variance = torch.from_numpy(_variance_mm2(few, model_variance_mm2))
+    variance = torch.from_numpy(few.variance_mm2(model_variance_mm2))
     image = torch.from_numpy((1 + hu_images(slices, plane)[:, None] / 1000).clip(0, None))
 
     along_columns = operator.adjoint(torch.ones(1, *operator.measurement_shape))
@@ -77,13 +77,6 @@ def _fewer_views(slices: MeasuredSlices) -> MeasuredSlices:
         line_integrals=np.ascontiguousarray(slices.line_integrals[:, ::every]),
         weights=np.ascontiguousarray(slices.weights[:, ::every]),
     )
-
-
-def _variance_mm2(slices: MeasuredSlices, model_variance_mm2: float) -> FloatArray:
-    measured = slices.weights > 0
-    noise = 1 / np.where(measured, slices.weights * slices.mu_water_per_mm**2, 1)
-    variance: FloatArray = np.where(measured, noise + model_variance_mm2, np.inf).astype(np.float32)
-    return variance
 
 
 def _differences(image: torch.Tensor) -> torch.Tensor:

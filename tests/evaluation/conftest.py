@@ -69,13 +69,16 @@ def prior(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
-    """Two patients: the synthetic torso, and the same with other noise; the last slices are not healthy."""
-    folder = tmp_path_factory.mktemp("scans")
+    return two_patients(torso, tmp_path_factory.mktemp("scans"))
+
+
+def two_patients(body: CTVolume, folder: Path) -> tuple[Source, ...]:
+    """The same body twice, each with noise of its own; the last slices are not healthy."""
     made = []
     for number in range(2):
-        noise = np.random.default_rng(number + 1).normal(0, 5, torso.hu.shape)
+        noise = np.random.default_rng(number + 1).normal(0, 5, body.hu.shape)
         path = folder / f"torso-{number}.nrrd"
-        sitk.WriteImage(torso.geometry.image(np.rint(torso.hu + noise).astype(np.int16)), path)
+        sitk.WriteImage(body.geometry.image(np.rint(body.hu + noise).astype(np.int16)), path)
         made.append(Source(path, f"patient {number}", ((0, 20),)))
     return tuple(made)
 

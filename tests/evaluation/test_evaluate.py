@@ -25,8 +25,9 @@ from klip_engine.io.sources import Source
 from klip_engine.priors import load_prior, save_reference
 from klip_engine.settings import DetectionSettings, SamplingSettings
 from klip_engine.slices import Watch
-from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import CTVolume, Geometry, WorkingGrid, to_working_grid
 from tests.conftest import run_cli, save_wiener_prior
+from tests.evaluation.conftest import two_patients
 
 GRID = WorkingGrid((48, 64), 5.0, 3.0)
 GEOMETRY = Geometry((80, 60, 26), (4.0, 4.0, 3.0), (-159.0, -119.0, -300.0))
@@ -36,17 +37,8 @@ pytestmark = pytest.mark.usefixtures("quick_null")
 
 @pytest.fixture(scope="session")
 def scans(torso, tmp_path_factory) -> tuple[Source, ...]:
-    """Two patients: the synthetic torso on 4 mm pixels, and the same with other noise; the last slices are not
-    healthy."""
-    folder = tmp_path_factory.mktemp("scans")
-    made = []
-    for number in range(2):
-        hu = torso.hu[:, ::2, ::2]
-        noise = np.random.default_rng(number + 1).normal(0, 5, hu.shape)
-        path = folder / f"torso-{number}.nrrd"
-        sitk.WriteImage(GEOMETRY.image(np.rint(hu + noise).astype(np.int16)), path)
-        made.append(Source(path, f"patient {number}", ((0, 20),)))
-    return tuple(made)
+    """On 4 mm pixels."""
+    return two_patients(CTVolume(torso.hu[:, ::2, ::2], GEOMETRY), tmp_path_factory.mktemp("scans"))
 
 
 STUDY = StudySettings(("star", "tumor"), count=2, healthy_slices=3, seed=4)
