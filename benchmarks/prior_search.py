@@ -34,6 +34,7 @@ from klip_engine.priors.network import NetworkConfig
 from klip_engine.training.augmentation import augment
 from klip_engine.training.dataset import SliceSet, load_slices
 from klip_engine.training.objectives import build_objective
+from klip_engine.training.optimisers import Optimiser
 from klip_engine.training.trainer import TrainingReport, TrainingSettings, train
 from klip_engine.volume import WorkingGrid
 
@@ -58,7 +59,8 @@ class Candidate:
     @property
     def work(self) -> str:
         """What decides on the speed."""
-        return json.dumps([self.network, self.settings.batch_size, self.settings.bfloat16])
+        chosen = self.settings
+        return json.dumps([self.network, chosen.batch_size, chosen.bfloat16, chosen.optimiser])
 
 
 def three_levels(*channels: int, blocks: int = 1, **changes: Any) -> dict[str, Any]:
@@ -73,6 +75,22 @@ CANDIDATES = {
     "base": Candidate("32-64-96-128 on pixels folded 2 x 2; noise levels log-normal (-1.5, 1.5)"),
     "base-seed1": Candidate("the same, another seed", training={"seed": 1}),
     "fold4": Candidate("64-96-128 on pixels folded 4 x 4", three_levels(64, 96, 128, space_to_depth=4)),
+    "muon": Candidate("Muon instead of AdamW", training={"optimiser": "muon"}),
+    "muon-rate-10": Candidate(
+        "Muon, learning rate 1e-3", training={"optimiser": "muon", "learning_rate": 1e-3}
+    ),
+    "muon-rate-30": Candidate(
+        "Muon, learning rate 3e-3", training={"optimiser": "muon", "learning_rate": 3e-3}
+    ),
+    "muon-noise-wide": Candidate(
+        "Muon, learning rate 1e-3, noise levels (-2.0, 1.8): as the sampler meets them",
+        training={"optimiser": "muon", "learning_rate": 1e-3, "sigma_log_mean": -2.0, "sigma_log_std": 1.8},
+    ),
+    "fold4-muon": Candidate(
+        "64-96-128, folded 4 x 4, Muon with learning rate 1e-3",
+        three_levels(64, 96, 128, space_to_depth=4),
+        {"optimiser": "muon", "learning_rate": 1e-3},
+    ),
     "rate-10": Candidate("learning rate 1e-3", training={"learning_rate": 1e-3}),
     "noise-low": Candidate("noise levels (-2.5, 1.5): lower", training={"sigma_log_mean": -2.5}),
     "narrow-top": Candidate("16-48-96-128", {"channels": (16, 48, 96, 128)}),
@@ -162,7 +180,9 @@ class Trial:
         self.settings = settings
         self.denoiser = settings.fresh_denoiser(grid.shape)
         self.objective = build_objective(self.denoiser, settings.objective)
-        self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), lr=settings.learning_rate)
+        self.optimiser = Optimiser(
+            settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay
+        )
         self.generator = torch.Generator().manual_seed(0)
         self.noisy = torch.randn(settings.batch_size, 1, *grid.shape, generator=self.generator)
 
@@ -171,9 +191,9 @@ class Trial:
         hu, body = data.hu[pick].float(), data.body[pick]
         factor = hu.shape[-1] // self.noisy.shape[-1]
         clean = augment(hu, body, data.grid.pixel_mm, factor, self.settings.augmentation, self.generator)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.denoiser.zero_grad(set_to_none=True)
         self.objective(*self.objective.batch(clean, self.generator)).backward()
-        self.optimiser.step()
+        self.optimiser.step(self.settings.learning_rate)
 
     def evaluate(self) -> None:
         with torch.inference_mode():

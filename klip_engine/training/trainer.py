@@ -23,6 +23,7 @@ from klip_engine.settings import plain_data
 from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from klip_engine.training.dataset import SliceSet
 from klip_engine.training.objectives import OBJECTIVES, Batch, ObjectiveSettings, build_objective
+from klip_engine.training.optimisers import Optimiser
 from klip_engine.volume import WorkingGrid
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -38,6 +39,7 @@ class TrainingSettings:
     minutes: float | None = None
     images: int | None = None
     batch_size: int = 16
+    optimiser: str = "adamw"
     learning_rate: float = 4e-4
     weight_decay: float = 1e-4
     sigma_log_mean: float = -1.5
@@ -171,11 +173,8 @@ class _Run:
         self.denoiser = settings.fresh_denoiser(grid.shape).to(self.device)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.training_step = build_objective(self.denoiser, settings.objective)
-        self.optimiser = torch.optim.AdamW(
-            self.denoiser.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            betas=(0.9, 0.99),
+        self.optimiser = Optimiser(
+            settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay
         )
         self.generator = torch.Generator().manual_seed(settings.seed * 1000 + rank)
         self.images, self.steps, self.elapsed, self.loss = 0, 0, 0.0, math.nan
@@ -209,12 +208,10 @@ class _Run:
         """One optimiser step, the moving average and the counters."""
         warm_up = min(1.0, (self.steps + 1) / self.settings.warm_up_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * self.fraction))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * warm_up * (0.01 + 0.99 * cosine)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.denoiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
-        self.optimiser.step()
+        self.optimiser.step(self.settings.learning_rate * warm_up * (0.01 + 0.99 * cosine))
         count = self.settings.batch_size * world
         self.images += count
         self.steps += 1
