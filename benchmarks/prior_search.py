@@ -38,15 +38,23 @@ from klip_engine.training.optimisers import Optimiser
 from klip_engine.training.trainer import TrainingReport, TrainingSettings, train
 from klip_engine.volume import WorkingGrid
 
-BASE = TrainingSettings(images=8, batch_size=8, bfloat16=True, warm_up_steps=40, checkpoint_minutes=20)
-"""Today's default but for the batch and the warm-up, 16 and 200 steps there: a short run has few steps."""
+BASE = TrainingSettings(
+    images=8,
+    batch_size=8,
+    optimiser="adamw",
+    learning_rate=4e-4,
+    bfloat16=True,
+    warm_up_steps=40,
+    checkpoint_minutes=20,
+)
+"""The default before Muon, but for the batch and the warm-up, 16 and 200 steps there: a short run has few steps."""
 ROUNDS = 4
 JUDGED = ("0.01", "0.03", "0.1", "0.3", "1")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What differs from today's default."""
+    """What differs from `BASE`."""
 
     what: str
     network: dict[str, Any] = field(default_factory=dict)
@@ -76,12 +84,8 @@ CANDIDATES = {
     "base-seed1": Candidate("the same, another seed", training={"seed": 1}),
     "fold4": Candidate("64-96-128 on pixels folded 4 x 4", three_levels(64, 96, 128, space_to_depth=4)),
     "muon": Candidate("Muon instead of AdamW", training={"optimiser": "muon"}),
-    "muon-rate-10": Candidate(
-        "Muon, learning rate 1e-3", training={"optimiser": "muon", "learning_rate": 1e-3}
-    ),
-    "muon-rate-30": Candidate(
-        "Muon, learning rate 3e-3", training={"optimiser": "muon", "learning_rate": 3e-3}
-    ),
+    "muon-rate-10": Candidate("Muon, learning rate 1e-3", training={"optimiser": "muon", "learning_rate": 1e-3}),
+    "muon-rate-30": Candidate("Muon, learning rate 3e-3", training={"optimiser": "muon", "learning_rate": 3e-3}),
     "muon-noise-wide": Candidate(
         "Muon, learning rate 1e-3, noise levels (-2.0, 1.8): as the sampler meets them",
         training={"optimiser": "muon", "learning_rate": 1e-3, "sigma_log_mean": -2.0, "sigma_log_std": 1.8},
@@ -180,9 +184,7 @@ class Trial:
         self.settings = settings
         self.denoiser = settings.fresh_denoiser(grid.shape)
         self.objective = build_objective(self.denoiser, settings.objective)
-        self.optimiser = Optimiser(
-            settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay
-        )
+        self.optimiser = Optimiser(settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay)
         self.generator = torch.Generator().manual_seed(0)
         self.noisy = torch.randn(settings.batch_size, 1, *grid.shape, generator=self.generator)
 

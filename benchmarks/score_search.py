@@ -1,15 +1,15 @@
-"""Which terms make the score that finds lesions best, on training patients, with every kind of lesion counting alike.
+"""Which terms make the score that finds lesions best, on training patients, every kind of lesion counting alike.
 
-    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--out runs/score-search]
+    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--out FOLDER]
 
-Lesions are inserted into the scans of the patients the default prior was trained on (it denoises them no better than
-others: docs/benchmarks.md); the two validation patients are not touched. The pulls of every slice are kept by noise
-level, so that any score of `klip_engine.scoring.klip` can be computed from the same posterior samples. Combinations
-of terms (the largest counts, each in units of what is usual in lung or elsewhere) are grown greedily from several
-starts, one term added, left out or changed at a time.
+Lesions are inserted into the scans of the patients the default prior was trained on (it denoises them no better
+than others: docs/benchmarks.md); the two validation patients are not touched. The pulls of every slice are kept by
+noise level, so that any score of `klip_engine.scoring.klip` can be computed from the same posterior samples.
+Combinations of terms (the largest counts, each in units of what is usual in lung or elsewhere) are grown greedily
+from several starts, one term added, left out or changed at a time.
 
-Judged by the mean over presets and kinds of image-level and dataset-level AUROC. Because much is tried, the choice is
-checked by leaving patients out: chosen on one half of the scans, its figures on the other half, both ways.
+Judged by the mean over presets and kinds of image-level and dataset-level AUROC. Because much is tried, the choice
+is checked by leaving scans out: chosen on one half of them, its figures on the other half, both ways.
 A started run is continued: each scan's pulls are kept in OUT.
 """
 
@@ -287,10 +287,8 @@ def search(judge: Judge, terms: Terms, scans: int) -> None:
             key=lambda found: judge.worth(found, half),
         )
         print(f"chosen on scans {sorted(half)}: " + "; ".join(named(terms[n]) for n in chosen))
-        print(
-            f"{line(judge, chosen, other)} | on the others; today's default: {line(judge, default, other)}",
-            flush=True,
-        )
+        print(f"{line(judge, chosen, other)} | on the others")
+        print(f"{line(judge, default, other)} | today's default on the others", flush=True)
     for start in starts:
         found = grown(judge, len(terms), start)
         print(f"{line(judge, found)} | " + "; ".join(named(terms[n]) for n in found), flush=True)

@@ -25,7 +25,8 @@ def train(
     images: Annotated[int | None, typer.Option(help="Length of the training in images.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in BUNDLE.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option()] = 4e-4,
+    optimiser: Annotated[str, typer.Option(help="muon or adamw (docs/priors.md).")] = "muon",
+    learning_rate: Annotated[float, typer.Option()] = 1e-3,
     noise_levels: Annotated[
         tuple[float, float],
         typer.Option(help="Mean and standard deviation of ln(sigma / 1000 HU) in training: edm, patch-edm."),
@@ -68,6 +69,7 @@ def train(
                 minutes=minutes,
                 images=images,
                 batch_size=batch_size,
+                optimiser=optimiser,
                 learning_rate=learning_rate,
                 sigma_log_mean=noise_levels[0],
                 sigma_log_std=noise_levels[1],

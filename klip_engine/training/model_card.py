@@ -38,6 +38,7 @@ def training_facts(
         "validation_error": last.validation if last else None,
         "excluded_patients": excluded,
         "batch_size": settings.batch_size,
+        "optimiser": settings.optimiser,
         "learning_rate": settings.learning_rate,
         "noise_levels": [settings.sigma_log_mean, settings.sigma_log_std] if log_normal else None,
         "seed": settings.seed,

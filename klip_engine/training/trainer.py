@@ -39,8 +39,8 @@ class TrainingSettings:
     minutes: float | None = None
     images: int | None = None
     batch_size: int = 16
-    optimiser: str = "adamw"
-    learning_rate: float = 4e-4
+    optimiser: str = "muon"
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     sigma_log_mean: float = -1.5
     sigma_log_std: float = 1.5
@@ -173,9 +173,7 @@ class _Run:
         self.denoiser = settings.fresh_denoiser(grid.shape).to(self.device)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.training_step = build_objective(self.denoiser, settings.objective)
-        self.optimiser = Optimiser(
-            settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay
-        )
+        self.optimiser = Optimiser(settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay)
         self.generator = torch.Generator().manual_seed(settings.seed * 1000 + rank)
         self.images, self.steps, self.elapsed, self.loss = 0, 0, 0.0, math.nan
         self._tick = time.perf_counter()
@@ -290,7 +288,8 @@ class _Run:
                 self.generator.manual_seed(self.settings.seed * 1000 + self.rank + 1_000_000 * self.steps)
         except Exception as error:
             raise InputError(
-                f"{path} is not a checkpoint of this family, network and grid; name what it was made with"
+                f"{path} is not a checkpoint of this family, network, grid and optimiser; "
+                "name what it was made with"
             ) from error
 
 

@@ -7,11 +7,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 
 from klip_engine.errors import Cancelled, InputError, UsageError
@@ -22,24 +19,10 @@ from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, aug
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, train
-from klip_engine.volume import Geometry, WorkingGrid
-from tests.conftest import torso
+from klip_engine.volume import WorkingGrid
 
 GRID = WorkingGrid((48, 64), 8.0)
 TINY = NetworkConfig((16, 16), (1, 1), (False, False), 8, 8)
-
-
-@pytest.fixture
-def ct_files(tmp_path: Path) -> Path:
-    for number in range(3):
-        geometry = Geometry((120, 96, 6), (4.0, 4.0, 5.0))
-        hu = torso(6, seed=number).astype(np.int16)
-        sitk.WriteImage(geometry.image(hu), tmp_path / f"patient{number}.nrrd")
-    table = "file,patient,slices\n" + "".join(
-        f"patient{n}.nrrd,P{n},{ranges}\n" for n, ranges in enumerate(['"0-1, 4-5"', "all", "2-3"])
-    )
-    (tmp_path / "table.csv").write_text(table)
-    return tmp_path
 
 
 def _settings(**changes) -> TrainingSettings:
@@ -163,10 +146,10 @@ def test_an_existing_run_is_not_overwritten_and_needs_the_same_network(ct_files)
     train(data, GRID, ct_files / "run", _settings(images=8))
     with pytest.raises(UsageError, match="resume"):
         train(data, GRID, ct_files / "run", _settings(images=8))
-    with pytest.raises(InputError, match="family, network and grid"):
+    with pytest.raises(InputError, match="family, network, grid and optimiser"):
         train(data, WorkingGrid((48, 64), 6.0), ct_files / "run", _settings(images=8), resume=True)
     other = NetworkConfig((16, 32), (1, 1), (False, False), 8, 8)
-    with pytest.raises(InputError, match="family, network and grid"):
+    with pytest.raises(InputError, match="family, network, grid and optimiser"):
         train(data, GRID, ct_files / "run", _settings(images=8, network=other), resume=True)
 
 

@@ -18,7 +18,6 @@ from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import TrainingSettings, choose_family, default_network, train
 from klip_engine.volume import WorkingGrid
 from tests.conftest import run_cli
-from tests.training.test_training import ct_files  # noqa: F401
 
 GRID = WorkingGrid((40, 48), 10.0)
 TINY = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4, space_to_depth=1)
@@ -30,7 +29,7 @@ def _settings(family: str, **changes) -> TrainingSettings:
 
 
 @pytest.mark.parametrize("family", ["patch-edm", "ddpm", "ve"])
-def test_training_lowers_the_loss_and_the_bundle_detects(ct_files, family, monkeypatch):  # noqa: F811
+def test_training_lowers_the_loss_and_the_bundle_detects(ct_files, family, monkeypatch):
     monkeypatch.setenv("KLIP_CACHE", str(ct_files / "cache"))
     job = TrainingJob(
         data=(ct_files / "patient0.nrrd", ct_files / "patient1.nrrd"),
@@ -58,7 +57,7 @@ def test_training_lowers_the_loss_and_the_bundle_detects(ct_files, family, monke
             calibrate(prior, choose_settings(steps=2, samples=2), "cpu")
 
 
-def test_a_resumed_patch_run_ends_where_an_unbroken_one_does(ct_files):  # noqa: F811
+def test_a_resumed_patch_run_ends_where_an_unbroken_one_does(ct_files):
     data = load_slices(find_sources([ct_files / "table.csv"]), GRID)
     settings = _settings("patch-edm")
     whole = train(data, GRID, ct_files / "whole", settings)
@@ -69,7 +68,7 @@ def test_a_resumed_patch_run_ends_where_an_unbroken_one_does(ct_files):  # noqa:
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     for other in (_settings("patch-edm", patch=8), _settings("edm")):
-        with pytest.raises(InputError, match="family, network and grid"):
+        with pytest.raises(InputError, match="family, network, grid and optimiser"):
             train(data, GRID, ct_files / "whole", other, resume=True)
 
 
