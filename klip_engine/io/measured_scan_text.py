@@ -31,9 +31,17 @@ def measured_section(detection: Detection) -> str:
     return f'<section><h2>What was measured</h2><table class="facts"><tbody>{rows}</tbody></table></section>'
 
 
+def views_text(known: dict[str, Any]) -> str:
+    """How many views there are by the facts of `io.projections.facts`; of slices at rest, in each of how many turns."""
+    turns = known["geometry"]["table_positions"] or 1
+    if turns == 1 or known["views"] % turns:
+        return f"{known['views']} views"
+    return f"{turns} turns of {known['views'] // turns} views"
+
+
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     geometry, detector, dose = facts["geometry"], facts["detector"], facts["dose"]
-    rows = [("Rays", f"{_beam(facts['beam'], detector['shape'])}, {facts['views']} views over {_arc(geometry)}")]
+    rows = [("Rays", f"{_beam(facts['beam'], detector['shape'])}, {views_text(facts)} over {_arc(geometry)}")]
     if geometry["source_to_isocentre_mm"] is not None:
         rows.append(
             (

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from klip_engine.detection import NOTICE
+from klip_engine.io.measured_scan_text import views_text
 from klip_engine.io.projections import write_projections
 from klip_engine.volume import WorkingGrid
 from tests.conftest import run_cli, save_wiener_prior
@@ -39,6 +40,13 @@ def out(tmp_path_factory):
             cli.main()
     assert not stop.value.code
     return folder / "out"
+
+
+def test_views_of_slices_at_rest_are_counted_by_turn():
+    known = {"views": 720, "geometry": {"table_positions": 4}}
+    assert views_text(known) == "4 turns of 180 views"
+    assert views_text(known | {"geometry": {"table_positions": None}}) == "720 views"
+    assert views_text(known | {"views": 721}) == "721 views"
 
 
 def test_the_report_says_what_was_measured(out):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from klip_engine.io.measured_scan_text import views_text
 from klip_engine.io.projections.facts import facts, field_of_view_radius_mm, view_angles_deg
 from klip_engine.io.report_pictures import png_bytes
 from klip_engine.projections import Projections
@@ -159,7 +160,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, first: tuple[str, tuple[int, int, in
 def _notes(known: dict[str, Any]) -> Sequence[str]:
     geometry, detector = known["geometry"], known["detector"]
     notes = [
-        f"{known['beam']} beam, {_turns(known)} over {geometry['arc_deg']:.1f} degrees; {detector['shape']} "
+        f"{known['beam']} beam, {views_text(known)} over {geometry['arc_deg']:.1f} degrees; {detector['shape']} "
         f"detector of {detector['columns']} x {detector['rows']} elements of {detector['column_pitch_mm']:.3g} x "
         f"{detector['row_pitch_mm']:.3g} mm"
     ]
@@ -175,14 +176,6 @@ def _notes(known: dict[str, Any]) -> Sequence[str]:
             f"table feed {geometry['table_feed_mm_per_turn']:.2f} mm per turn, pitch {geometry['pitch']:.2f}"
         )
     return notes
-
-
-def _turns(known: dict[str, Any]) -> str:
-    """How many views there are; of slices at rest, in each of how many turns."""
-    turns = known["geometry"]["table_positions"] or 1
-    if turns == 1 or known["views"] % turns:
-        return f"{known['views']} views"
-    return f"{turns} turns of {known['views'] // turns} views"
 
 
 def _round_length(most: float) -> float:
