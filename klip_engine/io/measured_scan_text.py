@@ -32,7 +32,7 @@ def measured_section(detection: Detection) -> str:
 
 
 def views_text(known: dict[str, Any]) -> str:
-    """How many views there are by the facts of `io.projections.facts`; of slices at rest, in each of how many turns."""
+    """How many views there are (`io.projections.facts`); of slices at rest, in each of how many turns."""
     turns = known["geometry"]["table_positions"] or 1
     if turns == 1 or known["views"] % turns:
         return f"{known['views']} views"
