@@ -35,7 +35,8 @@ from klip_engine.training.augmentation import augment
 from klip_engine.training.dataset import SliceSet, load_slices
 from klip_engine.training.objectives import build_objective
 from klip_engine.training.optimisers import Optimiser
-from klip_engine.training.trainer import TrainingReport, TrainingSettings, train
+from klip_engine.training.trainer import TrainingReport, train
+from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
 BASE = TrainingSettings(

@@ -24,6 +24,10 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Length of the training by the clock.")] = None,
     images: Annotated[int | None, typer.Option(help="Length of the training in images.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in BUNDLE.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="PRIOR", help="Begin with the weights of this prior, not at random."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     optimiser: Annotated[str, typer.Option(help="muon or adamw (docs/priors.md).")] = "muon",
     learning_rate: Annotated[float, typer.Option()] = 1e-3,
@@ -54,7 +58,7 @@ def train(
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
         from klip_engine.pipeline import pick_device
         from klip_engine.training.command import TrainingJob, run_training
-        from klip_engine.training.trainer import TrainingSettings, choose_family, default_network
+        from klip_engine.training.training_settings import TrainingSettings, choose_family, default_network
         from klip_engine.volume import WorkingGrid
 
         chosen = choose_family(family, patches, patch_size)
@@ -81,6 +85,7 @@ def train(
                 network=default_network(chosen),
             ),
             resume=resume,
+            start=start,
             note="" if note is None else note.read_text(encoding="utf-8"),
         )
         reporter.start(data=", ".join(str(path) for path in data), device=job.settings.device)

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from klip_engine.errors import UsageError
+from klip_engine.files import write_file
 from klip_engine.io.sources import find_sources
-from klip_engine.priors import save_bundle
+from klip_engine.priors import PriorBundle, load_prior, save_bundle
 from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.training.dataset import load_slices
-from klip_engine.training.model_card import model_card, training_facts
+from klip_engine.training.model_card import STARTED_FROM, model_card, model_cards, training_facts
 from klip_engine.training.pictures import TrainingDiary, require_matplotlib
-from klip_engine.training.trainer import TrainingReport, TrainingSettings, is_main_process, train
+from klip_engine.training.trainer import TrainingReport, is_main_process, train
+from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Data in, bundle out; `note` is Markdown for the model card (attributions of the data)."""
+    """Data in, bundle out; `note` is Markdown for the model card (attributions of the data), `start` the prior to
+    begin with."""
 
     data: tuple[Path, ...]
     bundle: Path
@@ -30,6 +33,7 @@ class TrainingJob:
     exclude: tuple[str, ...] = ()
     resume: bool = False
     note: str = ""
+    start: str | None = None
 
     def __post_init__(self) -> None:
         step = self.settings.network.step
@@ -50,6 +54,7 @@ def run_training(
     """
     require_matplotlib()
     main = is_main_process()
+    start = None if job.start is None else _start(job.start, job.grid)
     sources = find_sources(job.data, job.exclude)
     others = find_sources(job.validation) if job.validation else []
     common = {source.patient for source in sources} & {source.patient for source in others}
@@ -80,13 +85,14 @@ def run_training(
         folder,
         job.settings,
         validation=validation,
+        start=None if start is None else start.denoiser,  # type: ignore[arg-type]
         resume=job.resume,
         report=report,
         cancelled=cancelled,
     )
     if not main:
         return None
-    facts = training_facts(data, validation, job.settings, last[0] if last else None, list(job.exclude))
+    facts = training_facts(data, validation, job.settings, last[0] if last else None, list(job.exclude), start)
     save_bundle(
         job.bundle,
         denoiser,
@@ -95,4 +101,17 @@ def run_training(
         model_card=model_card(job.bundle.name, denoiser, job.grid, data, facts, job.note),
         description=f"Diffusion prior ({denoiser.family}) of healthy axial CT slices for KLIP anomaly detection",
     )
+    if start is not None:
+        write_file(job.bundle / "docs" / STARTED_FROM, model_cards(start).encode())
     return facts
+
+
+def _start(name: str, grid: WorkingGrid) -> PriorBundle:
+    """The prior to start from; raises UsageError when it works on another grid or cannot be trained."""
+    prior = load_prior(name)
+    if not isinstance(prior.denoiser, NetworkDenoiser):
+        raise UsageError(f"the prior '{prior.name}' has no weights to start from")
+    if prior.grid != grid:
+        had = "no grid of CT" if prior.grid is None else f"{prior.grid.shape} pixels of {prior.grid.pixel_mm:g} mm"
+        raise UsageError(f"the prior '{prior.name}' works on {had}: give --shape and --pixel-mm the same")
+    return prior

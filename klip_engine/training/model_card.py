@@ -6,9 +6,11 @@ from collections import Counter
 from typing import Any
 
 from klip_engine.priors.base import NetworkDenoiser
+from klip_engine.priors.bundle import PriorBundle
 from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.training.dataset import SliceSet
-from klip_engine.training.trainer import TrainingReport, TrainingSettings
+from klip_engine.training.trainer import TrainingReport
+from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
 _WHAT = {
@@ -21,14 +23,26 @@ _WHAT = {
 }
 
 
+STARTED_FROM = "started-from.md"
+"""Beside the model card of a prior that began with another's weights: that one's model card."""
+
+
+def model_cards(prior: PriorBundle) -> str:
+    """The model card of a prior and those of the priors it was started from; empty where it has none."""
+    cards = (prior.folder / "docs" / name for name in ("README.md", STARTED_FROM))
+    return "\n".join(card.read_text(encoding="utf-8") for card in cards if card.is_file())
+
+
 def training_facts(
     data: SliceSet,
     validation: SliceSet | None,
     settings: TrainingSettings,
     last: TrainingReport | None,
     excluded: list[str],
+    start: PriorBundle | None = None,
 ) -> dict[str, Any]:
     """What the prior saw, as plain data for the bundle's metadata and every result."""
+    started = {} if start is None else {"started_from": start.identity() | {"training": start.training}}
     log_normal = settings.family in ("edm", "patch-edm")
     return {
         "patients": len(set(data.patients)),
@@ -42,6 +56,7 @@ def training_facts(
         "learning_rate": settings.learning_rate,
         "noise_levels": [settings.sigma_log_mean, settings.sigma_log_std] if log_normal else None,
         "seed": settings.seed,
+        **started,
     }
 
 
@@ -60,6 +75,12 @@ def model_card(
         f"- Seen: {facts['slices']} slices of {facts['patients']} patients "
         f"({facts['images_seen']} augmented images).",
     ]
+    if "started_from" in facts:
+        start = facts["started_from"]
+        lines.append(
+            f"- Started from the prior `{start['name']}` ({start['hash']}): what it saw, where it fails and its "
+            f"attributions hold here too, see [{STARTED_FROM}]({STARTED_FROM})."
+        )
     if isinstance(denoiser, PatchEDMDenoiser):
         lines.append(
             f"- Patches of {denoiser.patch} x {denoiser.patch} pixels, {denoiser.grid_shape[0]} x "

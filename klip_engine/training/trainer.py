@@ -7,8 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,88 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
 from klip_engine.priors.base import NetworkDenoiser
-from klip_engine.priors.network import NetworkConfig, build_ddpm, build_denoiser, build_patch_denoiser, build_ve
 from klip_engine.settings import plain_data
-from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
+from klip_engine.training.augmentation import NO_AUGMENTATION, augment
 from klip_engine.training.dataset import SliceSet
-from klip_engine.training.objectives import OBJECTIVES, Batch, ObjectiveSettings, build_objective
+from klip_engine.training.objectives import Batch, build_objective
 from klip_engine.training.optimisers import Optimiser
+from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What to train, how long and how. Exactly one of `minutes` (of training, summed over resumed runs) and
-    `images` sets the length; the learning rate rises over `warm_up_steps` and follows a cosine over it all.
-    patch: side of the patches of `patch-edm`.
-    """
-
-    minutes: float | None = None
-    images: int | None = None
-    batch_size: int = 16
-    optimiser: str = "muon"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    sigma_log_mean: float = -1.5
-    sigma_log_std: float = 1.5
-    beta: float = 0.5
-    warm_up_steps: int = 200
-    ema_half_life_images: int = 8000
-    bfloat16: bool = False
-    checkpoint_minutes: float = 5.0
-    seed: int = 0
-    device: str = "cpu"
-    family: str = "edm"
-    patch: int = 56
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.images is None):
-            raise UsageError("set the length of the training by either minutes or images")
-        if (self.minutes if self.images is None else self.images) <= 0:  # type: ignore[operator]
-            raise UsageError("the length of the training must be more than nothing")
-        if not (math.isfinite(self.sigma_log_mean) and 0 <= self.sigma_log_std < math.inf):
-            raise UsageError("the noise levels need a mean and a standard deviation of ln sigma, not below 0")
-        if self.warm_up_steps < 1:
-            raise UsageError("the warm-up takes one step or more")
-        if self.family not in OBJECTIVES:
-            raise UsageError(f"no prior of the family '{self.family}' can be trained; use {', '.join(OBJECTIVES)}")
-        if self.family == "patch-edm" and (self.patch < 1 or self.patch % self.network.step):
-            raise UsageError(f"the patch size must be a multiple of {self.network.step}, not {self.patch}")
-
-    @property
-    def objective(self) -> ObjectiveSettings:
-        """What the loss needs to know."""
-        return ObjectiveSettings(
-            self.sigma_log_mean, self.sigma_log_std, self.beta, self.network.step, self.bfloat16
-        )
-
-    def fresh_denoiser(self, image_shape: tuple[int, int]) -> NetworkDenoiser:
-        """An untrained prior of the family."""
-        build: dict[str, Callable[[NetworkConfig, tuple[int, int]], NetworkDenoiser]] = {
-            "edm": build_denoiser,
-            "patch-edm": partial(build_patch_denoiser, patch=self.patch),
-            "ddpm": build_ddpm,
-            "ve": build_ve,
-        }
-        return build[self.family](self.network, image_shape)
-
-
-def choose_family(family: str, patches: bool, patch_size: int | None) -> str:
-    """The family that was asked for; raises UsageError where the answers contradict each other."""
-    if patches and family not in ("edm", "patch-edm"):
-        raise UsageError(f"patches are trained as the family 'patch-edm', not '{family}'")
-    if patch_size is not None and not patches and family != "patch-edm":
-        raise UsageError("a patch size is for patch priors: add --patches")
-    return "patch-edm" if patches else family
-
-
-def default_network(family: str) -> NetworkConfig:
-    """The network a family is trained with by default; patches are small and stay on their own grid."""
-    return NetworkConfig(space_to_depth=1) if family == "patch-edm" else NetworkConfig()
 
 
 @dataclass(frozen=True)
@@ -123,19 +49,23 @@ def train(
     settings: TrainingSettings,
     *,
     validation: SliceSet | None = None,
+    start: NetworkDenoiser | None = None,
     resume: bool = False,
     report: Callable[[TrainingReport, NetworkDenoiser], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> NetworkDenoiser:
     """Train a prior and return its exponential moving average; `folder` holds the checkpoint.
 
+    start: a trained prior whose weights a new run begins with; by default they are drawn.
+
     Under torchrun every rank sees its own random slices and gradients are averaged; rank 0 reports and saves.
     When cancelled() turns true a checkpoint is saved first.
-    Raises UsageError when a run is there and `resume` is not asked for, InputError when it was another network or
-    grid, KlipError when the loss is no longer finite, Cancelled when it was stopped.
+    Raises UsageError when a run is there and `resume` is not asked for, and for a `start` of another family,
+    network or grid, InputError when the run was of another network or grid, KlipError when the loss is no longer
+    finite, Cancelled when it was stopped.
     """
     rank, world = _join_process_group(settings.device)
-    run = _Run(data, grid, settings, rank)
+    run = _Run(data, grid, settings, rank, start)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         if not resume:
@@ -166,11 +96,20 @@ def train(
 class _Run:
     """State of one training run: the network, its average, the optimiser, the counters."""
 
-    def __init__(self, data: SliceSet, grid: WorkingGrid, settings: TrainingSettings, rank: int) -> None:
+    def __init__(
+        self,
+        data: SliceSet,
+        grid: WorkingGrid,
+        settings: TrainingSettings,
+        rank: int,
+        start: NetworkDenoiser | None = None,
+    ) -> None:
         self.data, self.grid, self.settings, self.rank = data, grid, settings, rank
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)  # the initial weights; everything random later has its own generator
         self.denoiser = settings.fresh_denoiser(grid.shape).to(self.device)
+        if start is not None:
+            _begin_with(start, self.denoiser)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.training_step = build_objective(self.denoiser, settings.objective)
         self.optimiser = Optimiser(settings.optimiser, self.denoiser, settings.learning_rate, settings.weight_decay)
@@ -291,6 +230,15 @@ class _Run:
                 f"{path} is not a checkpoint of this family, network, grid and optimiser; "
                 "name what it was made with"
             ) from error
+
+
+def _begin_with(start: NetworkDenoiser, denoiser: NetworkDenoiser) -> None:
+    if type(start) is not type(denoiser) or plain_data(start.config()) != plain_data(denoiser.config()):
+        raise UsageError(
+            "the prior to start from has another family, network or grid than the one to be trained: "
+            "give them the same"
+        )
+    denoiser.network.load_state_dict(start.network.state_dict())
 
 
 def _validate(denoiser: NetworkDenoiser, data: SliceSet, limit: int = 48) -> dict[str, float]:

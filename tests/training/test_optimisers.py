@@ -12,7 +12,8 @@ from klip_engine.errors import InputError, UsageError
 from klip_engine.io.sources import find_sources
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.optimisers import OPTIMISERS, Optimiser
-from klip_engine.training.trainer import TrainingSettings, train
+from klip_engine.training.trainer import train
+from klip_engine.training.training_settings import TrainingSettings
 from tests.training.test_training import GRID, TINY
 
 RATE = 1e-2

@@ -18,7 +18,8 @@ from klip_engine.priors.network import NetworkConfig
 from klip_engine.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
-from klip_engine.training.trainer import TrainingSettings, train
+from klip_engine.training.trainer import train
+from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
 GRID = WorkingGrid((48, 64), 8.0)
@@ -139,6 +140,46 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(ct_files):
     resumed = train(data, GRID, ct_files / "parts", _settings(), resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_run_begins_with_the_weights_of_a_prior_and_says_so(ct_files):
+    first = TrainingJob(
+        (ct_files / "patient0.nrrd",), ct_files / "first", GRID, _settings(), note="Data: of first."
+    )
+    run_training(first, lambda *_: None, lambda: False)
+    before = load_prior(ct_files / "first")
+    second = replace(
+        first,
+        data=(ct_files / "patient1.nrrd",),
+        bundle=ct_files / "second",
+        settings=_settings(images=8, learning_rate=1e-12, weight_decay=0.0),
+        start=str(ct_files / "first"),
+        note="",
+    )
+    run_training(second, lambda *_: None, lambda: False)
+    after = load_prior(ct_files / "second")
+    for one, other in zip(before.denoiser.parameters(), after.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    assert after.training["started_from"]["hash"] == f"sha256:{before.sha256}"
+    assert after.training["started_from"]["training"]["images_seen"] == 32
+    assert "Started from the prior `first`" in (ct_files / "second" / "docs" / "README.md").read_text()
+    assert "Data: of first." in (ct_files / "second" / "docs" / "started-from.md").read_text()
+    third = replace(second, bundle=ct_files / "third", start=str(ct_files / "second"))
+    run_training(third, lambda *_: None, lambda: False)
+    cards = (ct_files / "third" / "docs" / "started-from.md").read_text()
+    assert "Started from the prior `first`" in cards
+    assert "Data: of first." in cards
+
+
+def test_a_prior_of_another_grid_or_network_is_no_start(ct_files):
+    first = TrainingJob((ct_files / "patient0.nrrd",), ct_files / "first", GRID, _settings(images=8))
+    run_training(first, lambda *_: None, lambda: False)
+    job = replace(first, bundle=ct_files / "second", start=str(ct_files / "first"))
+    with pytest.raises(UsageError, match=r"\(48, 64\) pixels of 8 mm.*--shape"):
+        run_training(replace(job, grid=WorkingGrid((48, 64), 6.0)), lambda *_: None, lambda: False)
+    wider = NetworkConfig((16, 32), (1, 1), (False, False), 8, 8)
+    with pytest.raises(UsageError, match="another family, network or grid"):
+        run_training(replace(job, settings=_settings(images=8, network=wider)), lambda *_: None, lambda: False)
 
 
 def test_an_existing_run_is_not_overwritten_and_needs_the_same_network(ct_files):

@@ -15,7 +15,8 @@ from klip_engine.priors.network import NetworkConfig
 from klip_engine.slices import Watch
 from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
-from klip_engine.training.trainer import TrainingSettings, choose_family, default_network, train
+from klip_engine.training.trainer import train
+from klip_engine.training.training_settings import TrainingSettings, choose_family, default_network
 from klip_engine.volume import WorkingGrid
 from tests.conftest import run_cli
 
