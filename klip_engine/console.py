@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from klip_engine.errors import Cancelled, KlipError
 
 STOP_AT_EOF = "KLIP_STOP_AT_EOF"
 """Environment variable: programs that start the engine keep its standard input open as long as they live."""
+_LINES_APART_S = 30.0
 _LAST_MOMENT_S = 20.0
 """What a stop may take before the engine ends without more ado, when nobody is left who could end it."""
 
@@ -131,12 +133,13 @@ class SilentReporter:
 
 
 class RichReporter:
-    """A progress bar on stderr and the closing words on stdout."""
+    """A progress bar on stderr, or a line now and then where that is no terminal; the closing words on stdout."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: tuple[str, Any] = ("", None)
+        self._said_at = -math.inf
 
     def start(self, **facts: Any) -> None:
         """Say what is about to be done."""
@@ -149,6 +152,9 @@ class RichReporter:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of the stage."""
+        if not self._console.is_terminal:
+            self._say(stage, done, total)
+            return
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -162,6 +168,13 @@ class RichReporter:
         if stage != self._task[0]:
             self._task = (stage, self._bar.add_task(stage, total=total))
         self._bar.update(self._task[1], completed=done, total=total)
+
+    def _say(self, stage: str, done: int, total: int) -> None:
+        """A line for a log: when a stage begins and ends, and at most twice a minute between."""
+        now = time.monotonic()
+        if stage != self._task[0] or done == total or now - self._said_at >= _LINES_APART_S:
+            self._task, self._said_at = (stage, None), now
+            self._console.print(f"{stage}: {done} of {total}", highlight=False, markup=False, soft_wrap=True)
 
     def done(self, text: str, **facts: Any) -> None:
         """Close the bar and print the closing words."""
