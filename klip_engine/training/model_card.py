@@ -9,7 +9,7 @@ from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.priors.bundle import PriorBundle
 from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.training.dataset import SliceSet
-from klip_engine.training.trainer import TrainingReport
+from klip_engine.training.trainer import TrainingReport, process_count
 from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
@@ -51,7 +51,7 @@ def training_facts(
         "validation_patients": sorted(set(validation.patients)) if validation else [],
         "validation_error": last.validation if last else None,
         "excluded_patients": excluded,
-        "batch_size": settings.batch_size,
+        "batch_size": settings.batch_size * process_count(),
         "optimiser": settings.optimiser,
         "learning_rate": settings.learning_rate,
         "noise_levels": [settings.sigma_log_mean, settings.sigma_log_std] if log_normal else None,

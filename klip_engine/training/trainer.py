@@ -271,6 +271,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def process_count() -> int:
+    """How many processes of torchrun share the training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
     """True on every rank as soon as it is true on one: they must stop together."""
     if world == 1:
@@ -282,7 +287,7 @@ def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
 
 def _join_process_group(device: str) -> tuple[int, int]:
     """(rank, world size); joins torchrun's group when there is one."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = process_count()
     if world > 1 and device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1 and not distributed.is_initialized():
