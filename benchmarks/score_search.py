@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 
@@ -47,7 +47,7 @@ WINDOWS: tuple[Window, ...] = (
 )  # fmt: skip
 WEIGHTINGS = ("coherent", "geometric-coherent", "plain-coherent")
 SCALES = (1.0, 1.5, 2.2, 3.2)
-OUTSIDE = 1500
+OUTSIDE = 800
 """Pixels outside the lesion that stand for all of an altered slice, drawn once."""
 DEFAULT = SCORES["klip-multiscale"]
 MOST_TERMS = 6
@@ -127,6 +127,7 @@ class Scores:
         pixels = tuple(pixels for one in parts for pixels in one.pixels)
         return Scores(np.concatenate(peaks, axis=2), np.concatenate(kinds), np.concatenate(scans), pixels)
 
+    @cached_property
     def units(self) -> np.ndarray:
         """[terms, places]: as `scoring.score_map.block_scales` of the healthy slices."""
         healthy = self.peaks[:, :, self.kinds < 0]
@@ -176,7 +177,7 @@ class Judge:
 
 def _figures(scores: Scores, combination: tuple[int, ...], scans: frozenset[int] | None) -> np.ndarray:
     chosen = list(combination)
-    units = scores.units()[chosen]
+    units = scores.units[chosen]
     slices = (scores.peaks[chosen] / units[:, :, None]).max(axis=(0, 1))
     wanted = np.ones(len(slices), bool) if scans is None else np.isin(scores.scans, list(scans))
     altered = np.flatnonzero(scores.kinds >= 0)
