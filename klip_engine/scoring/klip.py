@@ -75,36 +75,55 @@ class KlipAccumulator:
         """Add one noise level to every term."""
         if self._sums is None:
             self._sums = step.prior_mean.new_zeros(self._slices, len(self.terms), *step.prior_mean.shape[-2:])
+        pulls = _Pulls(step, self._slices, self._samples)
         for number, term in enumerate(self.terms):
             weight = self._weights[number][step.sigma]
             if weight > 0:
-                self._sums[:, number] += weight * self._density(step, term)
-
-    def _density(self, step: Step, term: ScoreTerm) -> torch.Tensor:
-        """The integrand of one term at one noise level, averaged over samples, [slices, h, w]."""
-        pull = step.posterior_mean - step.prior_mean
-        grouped = (self._slices, self._samples, *pull.shape[-3:])
-        if term.weighting == "plain":
-            return pull.square().view(grouped).mean(dim=1).sum(dim=1) / step.sigma**2
-        if term.weighting == "plain-coherent":
-            coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
-            return coherent.square().sum(dim=1) / step.sigma**2
-        if step.log_variance is None:
-            raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
-        variance = step.log_variance.exp()
-        if term.weighting == "variance":
-            return (pull.square() / variance).view(grouped).mean(dim=1).sum(dim=1)
-        coherent = gaussian_mean(pull.view(grouped).mean(dim=1), term.coherence_pixels)
-        expected = gaussian_mean(variance.view(grouped).mean(dim=1), term.coherence_pixels)
-        if term.weighting == "geometric-coherent":
-            expected = step.sigma * expected.sqrt()
-        return (coherent.square() / expected).sum(dim=1)
+                self._sums[:, number] += weight * pulls.density(term)
 
     def density(self) -> torch.Tensor:
         """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""
         if self._sums is None:
             raise RuntimeError("no step was added")
         return self._sums
+
+
+class _Pulls:
+    """The pulls of one step; what several terms need of them is computed once."""
+
+    def __init__(self, step: Step, slices: int, samples: int) -> None:
+        self._step = step
+        self._pull = step.posterior_mean - step.prior_mean
+        self._grouped = (slices, samples, *self._pull.shape[-3:])
+        self._mean_pulls: dict[float, torch.Tensor] = {}
+        self._mean_variances: dict[float, torch.Tensor] = {}
+
+    def density(self, term: ScoreTerm) -> torch.Tensor:
+        """The integrand of one term, averaged over samples, [slices, h, w]."""
+        sigma, scale = self._step.sigma, term.coherence_pixels
+        if term.weighting == "plain":
+            return self._over_samples(self._pull.square()).sum(dim=1) / sigma**2
+        if term.weighting == "variance":
+            return self._over_samples(self._pull.square() / self._variance(term)).sum(dim=1)
+        if scale not in self._mean_pulls:
+            self._mean_pulls[scale] = gaussian_mean(self._over_samples(self._pull), scale)
+        coherent = self._mean_pulls[scale]
+        if term.weighting == "plain-coherent":
+            return coherent.square().sum(dim=1) / sigma**2
+        if scale not in self._mean_variances:
+            self._mean_variances[scale] = gaussian_mean(self._over_samples(self._variance(term)), scale)
+        expected = self._mean_variances[scale]
+        if term.weighting == "geometric-coherent":
+            expected = sigma * expected.sqrt()
+        return (coherent.square() / expected).sum(dim=1)
+
+    def _variance(self, term: ScoreTerm) -> torch.Tensor:
+        if self._step.log_variance is None:
+            raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
+        return self._step.log_variance.exp()
+
+    def _over_samples(self, values: torch.Tensor) -> torch.Tensor:
+        return values.view(self._grouped).mean(dim=1)
 
 
 def quadrature(levels: Sequence[float], window: Window = ALL_LEVELS) -> list[float]:
