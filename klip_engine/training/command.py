@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.model_card import STARTED_FROM, model_card, model_cards, training_facts
 from klip_engine.training.pictures import TrainingDiary, require_matplotlib
-from klip_engine.training.trainer import TrainingReport, is_main_process, train
+from klip_engine.training.trainer import CHECKPOINT, TrainingReport, is_main_process, train
 from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
@@ -67,6 +68,8 @@ def run_training(
     data = load_slices(sources, job.grid, progress=reading)
     validation = load_slices(others, job.grid, progress=reading) if others else None
     folder = job.bundle / "training"
+    if main:
+        _note_start(folder, start, job.resume)
     diary = TrainingDiary(folder) if main else None
     last: list[TrainingReport] = []
 
@@ -104,6 +107,23 @@ def run_training(
     if start is not None:
         write_file(job.bundle / "docs" / STARTED_FROM, model_cards(start).encode())
     return facts
+
+
+def _note_start(folder: Path, start: PriorBundle | None, resume: bool) -> None:
+    """Keep what a new run starts from; raises UsageError when a run is resumed with another start than it had."""
+    path = folder / "start.json"
+    now = None if start is None else start.identity()
+    begun = (folder / CHECKPOINT).exists()
+    if begun and resume:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if before != now:
+            had = "random weights" if before is None else f"the prior '{before['name']}'"
+            raise UsageError(f"the run in {folder.parent} was started from {had}: resume it with the same --start")
+    elif not begun and now is None:
+        path.unlink(missing_ok=True)  # of a run that never came to its first checkpoint
+    elif not begun:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(now).encode())
 
 
 def _start(name: str, grid: WorkingGrid) -> PriorBundle:

@@ -25,6 +25,7 @@ from klip_engine.training.optimisers import Optimiser
 from klip_engine.training.training_settings import TrainingSettings
 from klip_engine.volume import WorkingGrid
 
+CHECKPOINT = "checkpoint.pt"
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -66,7 +67,7 @@ def train(
     """
     rank, world = _join_process_group(settings.device)
     run = _Run(data, grid, settings, rank, start)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         if not resume:
             raise UsageError(f"{checkpoint} exists: resume it or choose another folder")

@@ -164,6 +164,10 @@ def test_a_run_begins_with_the_weights_of_a_prior_and_says_so(ct_files):
     assert after.training["started_from"]["training"]["images_seen"] == 32
     assert "Started from the prior `first`" in (ct_files / "second" / "docs" / "README.md").read_text()
     assert "Data: of first." in (ct_files / "second" / "docs" / "started-from.md").read_text()
+    longer = replace(second, settings=_settings(images=16, learning_rate=1e-12), resume=True)
+    with pytest.raises(UsageError, match="started from the prior 'first'.*--start"):
+        run_training(replace(longer, start=None), lambda *_: None, lambda: False)
+    run_training(longer, lambda *_: None, lambda: False)
     third = replace(second, bundle=ct_files / "third", start=str(ct_files / "second"))
     run_training(third, lambda *_: None, lambda: False)
     cards = (ct_files / "third" / "docs" / "started-from.md").read_text()
