@@ -115,9 +115,12 @@ def _note_start(folder: Path, start: PriorBundle | None, resume: bool) -> None:
     now = None if start is None else start.identity()
     begun = (folder / CHECKPOINT).exists()
     if begun and resume:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if before != now:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             had = "random weights" if before is None else f"the prior '{before['name']}'"
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"{path} is damaged: train into another folder") from error
+        if before != now:
             raise UsageError(f"the run in {folder.parent} was started from {had}: resume it with the same --start")
     elif not begun and now is None:
         path.unlink(missing_ok=True)  # of a run that never came to its first checkpoint

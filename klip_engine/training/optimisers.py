@@ -20,12 +20,17 @@ from klip_engine.errors import UsageError
 OPTIMISERS = ("adamw", "muon")
 
 
+def check_optimiser(name: str) -> None:
+    """Raise UsageError for a name that is none of `OPTIMISERS`."""
+    if name not in OPTIMISERS:
+        raise UsageError(f"no optimiser is named '{name}'; use {' or '.join(OPTIMISERS)}")
+
+
 class Optimiser:
     """One step for all weights of a network, at one learning rate."""
 
     def __init__(self, name: str, network: nn.Module, learning_rate: float, weight_decay: float) -> None:
-        if name not in OPTIMISERS:
-            raise UsageError(f"no optimiser is named '{name}'; use {' or '.join(OPTIMISERS)}")
+        check_optimiser(name)
         hidden = _hidden_convolutions(network) if name == "muon" else []
         taken = {id(weights) for weights in hidden}
         others = [weights for weights in network.parameters() if id(weights) not in taken]

@@ -12,6 +12,7 @@ from klip_engine.priors.base import NetworkDenoiser
 from klip_engine.priors.network import NetworkConfig, build_ddpm, build_denoiser, build_patch_denoiser, build_ve
 from klip_engine.training.augmentation import Augmentation
 from klip_engine.training.objectives import OBJECTIVES, ObjectiveSettings
+from klip_engine.training.optimisers import check_optimiser
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TrainingSettings:
             raise UsageError("the length of the training must be more than nothing")
         if not (math.isfinite(self.sigma_log_mean) and 0 <= self.sigma_log_std < math.inf):
             raise UsageError("the noise levels need a mean and a standard deviation of ln sigma, not below 0")
+        check_optimiser(self.optimiser)
         if self.warm_up_steps < 1:
             raise UsageError("the warm-up takes one step or more")
         if self.family not in OBJECTIVES:

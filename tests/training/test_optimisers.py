@@ -86,6 +86,8 @@ def test_a_state_that_is_loaded_goes_on_as_if_unbroken(name):
 def test_an_unknown_optimiser_is_named():
     with pytest.raises(UsageError, match="'sgd'.*adamw or muon"):
         Optimiser("sgd", _network(), RATE, 0.0)
+    with pytest.raises(UsageError, match="'sgd'.*adamw or muon"):  # before any scan is read
+        TrainingSettings(images=8, optimiser="sgd")
 
 
 def test_a_run_is_not_resumed_with_another_optimiser(ct_files):

@@ -167,6 +167,10 @@ def test_a_run_begins_with_the_weights_of_a_prior_and_says_so(ct_files):
     longer = replace(second, settings=_settings(images=16, learning_rate=1e-12), resume=True)
     with pytest.raises(UsageError, match="started from the prior 'first'.*--start"):
         run_training(replace(longer, start=None), lambda *_: None, lambda: False)
+    (ct_files / "second" / "training" / "start.json").write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        run_training(longer, lambda *_: None, lambda: False)
+    (ct_files / "second" / "training" / "start.json").write_text(json.dumps(before.identity()))
     run_training(longer, lambda *_: None, lambda: False)
     third = replace(second, bundle=ct_files / "third", start=str(ct_files / "second"))
     run_training(third, lambda *_: None, lambda: False)
