@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from klip_engine.evaluation.document import bracketed
+
 KINDS = ("star", "tumor", "nodule", "metal", "effusion")
 LEVELS = ("image_auroc", "dataset_auroc", "matched_auroc")
 RATES = (0.01, 0.05, 0.1, 0.2)
@@ -38,9 +40,9 @@ def intervals(document: dict[str, Any], score: str) -> str:
     for kind in KINDS:
         if kind in document["results"]:
             one = document["results"][kind][score]
-            cells = [_interval(one[level]) for level in LEVELS]
+            cells = [bracketed(one[level]) for level in LEVELS]
             found = " / ".join(f"{one['froc'][rate]['value']:.2f}" for rate in ("0.5", "1", "2"))
-            rows.append([kind, *cells, f"{one['raised']['value']:.2f}", _interval(one["average_precision"]), found])
+            rows.append([kind, *cells, f"{one['raised']['value']:.2f}", bracketed(one["average_precision"]), found])
     return _table(rows)
 
 
@@ -78,10 +80,6 @@ def misses(document: dict[str, Any], score: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(one: dict[str, Any]) -> str:
-    return "-" if one["value"] is None else f"{one['value']:.3f} [{one['low']:.2f}, {one['high']:.2f}]"
 
 
 def _table(rows: list[list[str]]) -> str:

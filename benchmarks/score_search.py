@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from default_prior.make import VALIDATION, write_tables
+from default_prior.make import write_tables
 from safetensors.torch import load_file, save_file
 
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
@@ -35,7 +35,7 @@ from klip_engine.priors import load_prior
 from klip_engine.priors.bundle import PriorBundle
 from klip_engine.samplers.base import Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm, Window
-from klip_engine.scoring.metrics import auroc, touching_blocks
+from klip_engine.scoring.metrics import auroc
 from klip_engine.scoring.score_map import local_places
 from klip_engine.settings import SCORES, DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images
@@ -151,7 +151,7 @@ def scores_of(path: Path, scan: int, terms: Terms, levels: Sequence[float], pixe
     rng = np.random.default_rng(scan)
     pixels = []
     for n in np.flatnonzero(kinds >= 0):
-        touched = touching_blocks(lesion[n], 1) & body[n]
+        touched = lesion[n] & body[n]
         outside = np.flatnonzero(body[n] & ~touched)
         pick = np.concatenate(
             [np.flatnonzero(touched), rng.choice(outside, min(OUTSIDE, len(outside)), replace=False)]
@@ -245,7 +245,7 @@ def main() -> None:
     sources = [
         one
         for one in read_manifest(write_tables(arguments.ct, arguments.out / "tables")[0])
-        if one.path.parent.name == "series" and one.patient not in VALIDATION
+        if one.path.parent.name == "series"
     ]
     study = StudySettings(KINDS, arguments.count, arguments.healthy, matched=False)
     terms = candidate_terms()
@@ -254,7 +254,8 @@ def main() -> None:
         settings = choose_settings(preset)
         settings = replace(settings, sampling=replace(settings.sampling, samples=arguments.samples))
         levels = scanner_and_sampler(prior, settings)[1].levels
-        folder = arguments.out / f"{prior.sha256[:8]}-{preset}-{arguments.samples}-{arguments.count}"
+        chosen = (prior.sha256[:8], preset, arguments.samples, arguments.count, arguments.healthy)
+        folder = arguments.out / "-".join(map(str, chosen))
         parts = []
         for number, source in enumerate(sources):
             path = folder / f"{source.path.stem}.safetensors"

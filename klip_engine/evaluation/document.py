@@ -228,12 +228,12 @@ def markdown_report(document: dict[str, Any], pictures: Sequence[str]) -> str:
             "|---" * (1 + len(FIGURES) + len(FROC_RATES)) + "|",
         ]
         for name, figures in methods.items():
-            lines.append(f"| {name} | " + " | ".join(_bracketed(one) for one in _intervals(figures)) + " |")
+            lines.append(f"| {name} | " + " | ".join(bracketed(one) for one in _intervals(figures)) + " |")
     lines += ["", "## Healthy slices marked, by accepted rate of false alarms"]
     rates = [f"{one['nominal']:g}" for one in next(iter(document["calibration"].values()))["rates"]]
     lines += ["| method | p-values from | " + " | ".join(rates) + " |", "|---" * (2 + len(rates)) + "|"]
     for name, one in document["calibration"].items():
-        cells = " | ".join(_bracketed(rate["observed"]) for rate in one["rates"])
+        cells = " | ".join(bracketed(rate["observed"]) for rate in one["rates"])
         lines.append(f"| {name} | {one['null']['from']} | {cells} |")
     lines += [
         "",
@@ -256,7 +256,8 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _bracketed(interval: dict[str, Any]) -> str:
+def bracketed(interval: dict[str, Any]) -> str:
+    """A figure of the document with its interval, for people."""
     if interval["value"] is None:
         return "-"
     return f"{interval['value']:.3f} [{interval['low']:.2f}, {interval['high']:.2f}]"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -95,31 +96,35 @@ class _Pulls:
         self._step = step
         self._pull = step.posterior_mean - step.prior_mean
         self._grouped = (slices, samples, *self._pull.shape[-3:])
-        self._mean_pulls: dict[float, torch.Tensor] = {}
-        self._mean_variances: dict[float, torch.Tensor] = {}
+        self._around: dict[tuple[str, float], torch.Tensor] = {}
 
     def density(self, term: ScoreTerm) -> torch.Tensor:
         """The integrand of one term, averaged over samples, [slices, h, w]."""
-        sigma, scale = self._step.sigma, term.coherence_pixels
+        sigma = self._step.sigma
         if term.weighting == "plain":
             return self._over_samples(self._pull.square()).sum(dim=1) / sigma**2
-        if term.weighting == "variance":
-            return self._over_samples(self._pull.square() / self._variance(term)).sum(dim=1)
-        if scale not in self._mean_pulls:
-            self._mean_pulls[scale] = gaussian_mean(self._over_samples(self._pull), scale)
-        coherent = self._mean_pulls[scale]
         if term.weighting == "plain-coherent":
-            return coherent.square().sum(dim=1) / sigma**2
-        if scale not in self._mean_variances:
-            self._mean_variances[scale] = gaussian_mean(self._over_samples(self._variance(term)), scale)
-        expected = self._mean_variances[scale]
-        if term.weighting == "geometric-coherent":
-            expected = sigma * expected.sqrt()
-        return (coherent.square() / expected).sum(dim=1)
-
-    def _variance(self, term: ScoreTerm) -> torch.Tensor:
+            return self._mean("pull", term).square().sum(dim=1) / sigma**2
         if self._step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
+        if term.weighting == "variance":
+            return self._over_samples(self._pull.square() / self._variance).sum(dim=1)
+        expected = self._mean("variance", term)
+        if term.weighting == "geometric-coherent":
+            expected = sigma * expected.sqrt()
+        return (self._mean("pull", term).square() / expected).sum(dim=1)
+
+    def _mean(self, of: Literal["pull", "variance"], term: ScoreTerm) -> torch.Tensor:
+        """Over the samples and the term's neighbourhood, [slices, channels, h, w]."""
+        key = (of, term.coherence_pixels)
+        if key not in self._around:
+            values = self._pull if of == "pull" else self._variance
+            self._around[key] = gaussian_mean(self._over_samples(values), term.coherence_pixels)
+        return self._around[key]
+
+    @cached_property
+    def _variance(self) -> torch.Tensor:
+        assert self._step.log_variance is not None  # asked before
         return self._step.log_variance.exp()
 
     def _over_samples(self, values: torch.Tensor) -> torch.Tensor:
