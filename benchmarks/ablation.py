@@ -3,8 +3,8 @@
     python benchmarks/ablation.py ../shared/ct [--preset default] [--count 6] [--cases validation] [-o FILE]
 
 All variants are computed from the same posterior samples of the slices that `benchmarks/detection.py` evaluates, so
-differences between rows are the score's alone. Writes a table, image / dataset level / matched AUROC for each
-kind of lesion.
+differences between rows are the score's alone; a null is of slices among neighbours where the score looks at them.
+Writes a table, image / dataset level / matched AUROC for each kind of lesion.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from detection import CASES
 
 from klip_engine.calibration import calibrate_scores, drawn_slices
 from klip_engine.console import ProgressStyle, make_reporter
+from klip_engine.evaluation.stacked_slices import StackedSlices
 from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_study
 from klip_engine.files import write_file
 from klip_engine.io.sources import Source
@@ -58,6 +59,7 @@ def variants() -> dict[str, ScoreSettings]:
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
     rows["six terms (the default before)"] = replace(default, terms=BEFORE)
     rows["default score"] = default
+    rows["... without neighbours"] = default.alone
     rows["... without places"] = replace(default, place_edges_hu=())
     for name, keep in _leave_one_out():
         rows[f"... without {name}"] = replace(default, terms=tuple(term for term in default.terms if keep(term)))
@@ -123,17 +125,23 @@ def main() -> None:
     nulls = calibrate_scores(prior, settings, list(scores.values()), "cpu", watch=watch)
     drawn = drawn_slices(prior, DRAWN_SLICES, settings, "cpu", meter)
     default = SCORES["klip-multiscale"]
-    from_drawn = calibrate_scores(prior, settings, [default], "cpu", healthy=drawn, watch=watch)[0]
-    scored = score_images(images_of_hu(study.hu), prior, settings, "cpu", meter, "scoring", list(scores.values()))
+    from_drawn = calibrate_scores(prior, settings, [default.alone], "cpu", healthy=drawn, watch=watch)[0]
+    stacks = StackedSlices.of(study.hu, study.around, range(len(study)))
+    if not stacks.accompanied.all():
+        raise SystemExit("slices without neighbours have a null of their own: take other scans")
+    scored = score_images(
+        images_of_hu(stacks.hu), prior, settings, "cpu", meter, "scoring", list(scores.values()), stacks.numbers
+    )
     reporter.close()
     densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
     lines = [["", *(f"{kind}, image / dataset / matched" for kind in kinds), "false alarms asked for 0.1, 0.2"]]
     for (name, score), density, null in zip(scores.items(), densities, nulls, strict=True):
         nulls_of = {name: null} | (
-            {f"... null from {DRAWN_SLICES} drawn slices": from_drawn} if score is default else {}
+            {f"... and null from {DRAWN_SLICES} drawn slices": from_drawn} if score == default.alone else {}
         )
         for label, used in nulls_of.items():
-            maps = score_map(density, scored.reconstruction, score, prior, used.scales)
+            maps = score_map(density, scored.reconstruction, score, prior, used.scales, stacks.of_slice)
+            maps = maps[stacks.middle]
             lines.append([label, *row(study, maps, used, kinds)])
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
     print(table)

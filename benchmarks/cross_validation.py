@@ -22,18 +22,21 @@ import numpy as np
 import torch
 from default_prior.make import write_tables
 
+from klip_engine.calibration import healthy_reference, keep_reference
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
 from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source, read_manifest
 from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
+from klip_engine.slices import Watch
 from klip_engine.training.augmentation import NO_AUGMENTATION, augment
 from klip_engine.training.dataset import load_slices
 
 SIGMAS = (0.03, 0.1, 0.3, 1.0)
 KINDS = ("star", "tumor", "nodule")
 SLICES_PER_PATIENT = 8
+REFERENCE_PER_SCAN = 10
 
 
 def deal(sources: list[Source], folds: int) -> list[set[str]]:
@@ -69,7 +72,7 @@ def denoising_errors(prior: PriorBundle, sources: list[Source]) -> dict[str, lis
 def train_fold(table: Path, left_out: set[str], bundle: Path, minutes: float) -> None:
     command = [
         sys.executable, "-m", "klip_engine", "train", str(table), "-o", str(bundle), "--minutes", str(minutes),
-        "--bfloat16", "--resume", "--progress", "none",
+        "--bfloat16", "--resume", "--progress", "none", "--batch-size", "8", "--learning-rate", "3e-3",
     ]  # fmt: skip
     for patient in sorted(left_out):
         command += ["--exclude", patient]
@@ -113,6 +116,8 @@ def main() -> None:
         bundle = arguments.out / f"fold-{fold}"
         train_fold(table, left_out, bundle, arguments.minutes)
         prior = load_prior(bundle)
+        seen = [one for one in sources if one.patient not in left_out]
+        keep_reference(prior, healthy_reference(seen, prior.ct_grid, REFERENCE_PER_SCAN, Watch()))
         print(f"fold {fold}: {prior.training['images_seen']} images, {len(left_out)} patients left out", flush=True)
         errors = denoising_errors(prior, sources)
         print("| patients | " + " | ".join(f"{1000 * sigma:g} HU" for sigma in SIGMAS) + " |")

@@ -16,7 +16,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,8 @@ class PublishedMaps:
 def settings_of(setup: Setup, samples: int | None) -> DetectionSettings:
     """What the setup runs with; samples: of the published samplers, None for the published number."""
     if setup.klip_image is None:
-        return choose_settings(setup.preset)
+        settings = choose_settings(setup.preset)
+        return replace(settings, score=settings.score.alone)  # one slice at a time, as the published samplers
     return choose_settings(setup.preset, samples=samples)
 
 

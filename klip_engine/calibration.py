@@ -9,16 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from klip_engine.errors import InputError, PriorError, resource_errors
+from klip_engine.errors import InputError, PriorError, UsageError, resource_errors
 from klip_engine.io import read_ct
-from klip_engine.io.sources import Source, healthy_slices
+from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
-from klip_engine.scoring.score_map import block_maps, block_scales, combine_blocks, slice_maxima
+from klip_engine.scoring.score_map import (
+    Scales,
+    block_maps,
+    block_scales,
+    combine_blocks,
+    over_neighbours,
+    slice_maxima,
+)
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
+from klip_engine.stacks import REACH_MM, between_neighbours, stacks_of
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -33,6 +42,12 @@ from klip_engine.volume import (
 DRAW_STEPS = 60
 DRAWN_SLICES = 256
 DRAWN = "drawn"
+_RUN = 5
+"""Neighbouring slices of a scan that are kept together: three of them lie between two others."""
+_FEWEST_NEIGHBOURS = 3
+"""Slices of a scan that are looked at together."""
+_FEWEST_COMPARED = 8
+"""Healthy slices between two neighbours; with fewer there is nothing to compare with."""
 _NULL_SEED = 2_000_003
 _DRAW_SEED = 1_000_003
 """The null belongs to the settings, not to a run: its seeds are its own, and drawn slices and their
@@ -62,7 +77,8 @@ def calibrate_scores(
     count: int | None = None,
     watch: Watch | None = None,
 ) -> list[NullDistribution]:
-    """The null distributions of several scores from the same posterior samples, measured on slices without anomaly.
+    """The null distributions of several scores from the same posterior samples, measured on slices without anomaly:
+    one each, but for a score of neighbouring slices that of slices alone where the healthy ones have no neighbours.
 
     healthy: real healthy slices; by default those kept beside the prior; where there are none, slices are drawn
     from the prior (healthy by construction, but cruder than real ones). count: at most so many of them; by default
@@ -73,25 +89,72 @@ def calibrate_scores(
         check_variance(prior, scores, device)
         settings = replace(settings, seed=_NULL_SEED)
         healthy = healthy or _kept_reference(prior)
+        scores = list(dict.fromkeys(_usable(score, healthy) for score in scores))
         if healthy is not None:
-            key, healthy = healthy.digest(), healthy.evenly(count or len(healthy))
-            images, body, source = images_of_hu(healthy.hu), healthy.body, healthy.describe()
+            key = healthy.digest()
+            healthy = _thinned(healthy, scores, count)
+            images, body = images_of_hu(healthy.hu), healthy.body
         else:
             images, body = _drawn(prior, count or DRAWN_SLICES, settings, device, meter)
-            source, key = f"{len(images)} slices drawn from the prior", DRAWN
+            key = DRAWN
         scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         nulls = []
         densities = scored.density.split([len(score.terms) for score in scores], dim=1)
         for score, density in zip(scores, densities, strict=True):
-            blocks = score.blocks(prior.pixel_size)
-            maps = block_maps(density, blocks)
-            quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
-            there = places(scored.reconstruction, score, prior)
-            scales = block_scales(maps, body, quantiles, there)
-            maxima = slice_maxima(combine_blocks(maps, scales, there), body)
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
+            reconstruction, seen = scored.reconstruction, body
+            if score.neighbours and healthy is not None:
+                counted = between_neighbours(healthy.stack)
+                density = over_neighbours(density, healthy.stack)[counted]
+                reconstruction, seen = reconstruction[counted], body[counted]
+            source = f"{len(seen)} slices drawn from the prior"
+            if healthy is not None:
+                source = healthy.describe(score.neighbours)
+            maxima, scales = _usual(density, reconstruction, seen, score, prior)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls
+
+
+def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: int | None) -> ReferenceSlices:
+    """At most `count` of the slices, those with neighbours where nothing else is asked for; raises UsageError where
+    so few leave none."""
+    if all(score.neighbours for score in scores):
+        healthy = healthy.stacked()
+    healthy = healthy.evenly(count or len(healthy))
+    if any(_usable(score, healthy) != score for score in scores):
+        raise UsageError(f"of {count} slices too few lie between two others of their scan: take {4 * _RUN} or more")
+    return healthy
+
+
+def _usual(
+    density: torch.Tensor, reconstruction: torch.Tensor, body: BoolArray, score: ScoreSettings, prior: PriorBundle
+) -> tuple[FloatArray, Scales]:
+    """The highest score of each null slice, and the scales of the score's maps."""
+    blocks = score.blocks(prior.pixel_size)
+    maps = block_maps(density, blocks)
+    quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
+    there = places(reconstruction, score, prior)
+    scales = block_scales(maps, body, quantiles, there)
+    return slice_maxima(combine_blocks(maps, scales, there), body), scales
+
+
+def usable_score(score: ScoreSettings, prior: PriorBundle, slices: int, spacing_mm: float) -> ScoreSettings:
+    """The score as it can be used on a scan of so many slices at this distance: alone where these have no
+    neighbours, or the slices beside the prior have none to compare with."""
+    if not score.neighbours or slices < _FEWEST_NEIGHBOURS or spacing_mm > REACH_MM:
+        return score.alone
+    return _usable(score, _kept_reference(prior))
+
+
+def usable_variants(score: ScoreSettings, prior: PriorBundle) -> tuple[ScoreSettings, ...]:
+    """The score among neighbours, where the slices beside the prior have any, and that of slices alone."""
+    return tuple(dict.fromkeys(_usable(one, _kept_reference(prior)) for one in score.variants))
+
+
+def _usable(score: ScoreSettings, healthy: ReferenceSlices | None) -> ScoreSettings:
+    """The score, alone where too few of the healthy slices lie between two neighbours."""
+    stacked = 0 if healthy is None else int(between_neighbours(healthy.stack).sum())
+    return score if stacked >= _FEWEST_COMPARED else score.alone
 
 
 def healthy_reference(
@@ -100,22 +163,24 @@ def healthy_reference(
     per_scan: int,
     watch: Watch,
 ) -> ReferenceSlices:
-    """Evenly chosen healthy slices, at most `per_scan` of each scan, on a prior's grid.
+    """Healthy slices on a prior's grid, at most `per_scan` of each scan, in evenly spread runs of neighbours.
 
     Raises InputError when a scan cannot be read or no healthy slice is left.
     """
-    hu, body, scan = [], [], []
+    hu, body, scan, stack = [], [], [], []
     for number, source in enumerate(sources):
         watch.check()
         working = to_working_grid(read_ct(source.path).volume, grid)
-        pick = healthy_slices(source, working, per_scan)
+        pick = healthy_runs(source, working, per_scan, _RUN)
         hu.append(working.hu[pick])
         body.append(working.body[pick])
         scan += [number] * len(pick)
+        stack += [(number, int(one)) for one in stacks_of(pick, working.geometry.spacing[2])]
         watch.tell("reading", number + 1, len(sources))
     if not scan:
         raise InputError("the healthy scans hold no healthy slice: check the ranges in the column 'slices'")
-    return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan))
+    numbers = np.unique(stack, axis=0, return_inverse=True)[1].ravel()
+    return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan), numbers)
 
 
 def drawn_slices(
@@ -125,7 +190,7 @@ def drawn_slices(
     hu = draw_slices(prior, count, settings, device, meter)
     body = np.concatenate([body_mask(one[None], prior.ct_grid.pixel_mm) for one in hu])
     hu[~body] = AIR_HU
-    return ReferenceSlices(hu, body, np.arange(count))
+    return ReferenceSlices(hu, body, np.arange(count), np.arange(count))
 
 
 def draw_slices(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from klip_engine.calibration import calibrate, known_null, user_cache
+from klip_engine.calibration import calibrate, known_null, usable_score, user_cache
 from klip_engine.detection import Detection, PhotographDetection, WorkingResult
 from klip_engine.errors import InputError, KlipError, ResourceError, UsageError, resource_errors
 from klip_engine.io import Loaded, LoadedCT, LoadedPhotograph, read_ct, read_photograph
@@ -92,6 +93,9 @@ def detect(
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
             recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, kept)
+        spacing_mm = working.geometry.spacing[2]
+        usable = usable_score(settings.score, bundle, len(working.body), spacing_mm)
+        settings = replace(settings, score=usable)
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
@@ -231,7 +235,8 @@ def _score_map(
     null: NullDistribution,
 ) -> FloatArray:
     """The score map [n, h, w] inside the body; raises KlipError when the computation broke down."""
-    found = score_map(scored.density, scored.reconstruction, settings.score, bundle, null.scales)
+    one_stack = np.zeros(len(working.body), dtype=np.int64)
+    found = score_map(scored.density, scored.reconstruction, settings.score, bundle, null.scales, one_stack)
     score = np.where(working.body, found, np.float32(0))
     if not np.isfinite(score).all():
         raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")

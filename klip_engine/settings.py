@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from klip_engine.errors import UsageError
@@ -148,7 +148,8 @@ class ScoreSettings:
     With several of either, each map is divided by its typical highest value on null slices
     (`ScoreTerm.unit_quantile`), and the largest counts at every pixel. place_edges_hu: each kind of tissue has its
     own typical value, told apart by the mean HU around a pixel (Gaussian of `place_mm`): what pulls little
-    everywhere in the lung is compared with the lung.
+    everywhere in the lung is compared with the lung. neighbours: the terms are averaged over each slice and its
+    neighbours (`klip_engine.stacks`), where scan and reference have them.
     """
 
     name: str
@@ -156,12 +157,24 @@ class ScoreSettings:
     block_mm: tuple[float, ...]
     place_edges_hu: tuple[float, ...] = ()
     place_mm: float = 9.0
+    neighbours: bool = False
 
     def __post_init__(self) -> None:
         _check(bool(self.terms), "a score needs at least one term")
         _check(bool(self.block_mm) and min(self.block_mm) > 0, "a score needs block sizes above 0 mm")
         _check(_number(self.place_mm) and self.place_mm > 0, "place_mm must be above 0")
         _check(all(_number(edge) for edge in self.place_edges_hu), "place_edges_hu are numbers")
+        _check(isinstance(self.neighbours, bool), "neighbours is true or false")
+
+    @property
+    def alone(self) -> ScoreSettings:
+        """The same score of slices that stand alone."""
+        return replace(self, neighbours=False)
+
+    @property
+    def variants(self) -> tuple[ScoreSettings, ...]:
+        """The score, and what stands for it where slices have no neighbours."""
+        return (self, self.alone) if self.neighbours else (self,)
 
     def blocks(self, pixel_mm: float) -> tuple[int, ...]:
         """Odd block sizes in pixels, nearest to `block_mm`."""
@@ -182,6 +195,7 @@ SCORES: dict[str, ScoreSettings] = {
         ),
         (3.0,),
         place_edges_hu=(-400.0,),
+        neighbours=True,
     ),
     "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
@@ -189,8 +203,8 @@ SCORES: dict[str, ScoreSettings] = {
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
 takes the strongest of four of these, in units of what is usual in lung or elsewhere: low noise levels, where faint
 things show, middle ones, where a few hundred HU do, high ones for what is as dense as tissue where air should be,
-and the highest, on a wide scale, for the same where it could be the chest wall. `kl` is the whole divergence,
-without window or block, for comparison."""
+and the highest, on a wide scale, for the same where it could be the chest wall; and averages each over neighbouring
+slices. `kl` is the whole divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 
@@ -267,6 +281,8 @@ class DetectionSettings:
         for name in _LATER_OPERATOR_FIELDS:
             if kept["operator"][name] == getattr(unset, name):
                 del kept["operator"][name]
+        if not self.score.neighbours:
+            del kept["score"]["neighbours"]
         return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 

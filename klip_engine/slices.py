@@ -15,8 +15,16 @@ from klip_engine.measurement import Scanner, SimulatedScanner, build_scanner
 from klip_engine.priors import Denoiser, PatchTiled, PriorBundle, PriorMean
 from klip_engine.samplers import ItemNoise, Sampler, Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm
-from klip_engine.scoring.score_map import PlaceArray, Scales, block_maps, combine_blocks, local_places
+from klip_engine.scoring.score_map import (
+    PlaceArray,
+    Scales,
+    block_maps,
+    combine_blocks,
+    local_places,
+    over_neighbours,
+)
 from klip_engine.settings import DetectionSettings, ScoreSettings
+from klip_engine.stacks import StackArray
 from klip_engine.volume import FloatArray
 
 
@@ -172,10 +180,22 @@ def score_images(
 
 
 def score_map(
-    density: torch.Tensor, reconstruction: torch.Tensor, score: ScoreSettings, prior: PriorBundle, scales: Scales
+    density: torch.Tensor,
+    reconstruction: torch.Tensor,
+    score: ScoreSettings,
+    prior: PriorBundle,
+    scales: Scales,
+    stacks: StackArray | None = None,
 ) -> FloatArray:
     """The score map [n, h, w] from the densities [n, terms, h, w] of one score's terms and the reconstruction
-    [n, channels, h, w], in units of a null distribution's scales."""
+    [n, channels, h, w], in units of a null distribution's scales.
+
+    stacks: which slices are neighbours, [n]. Raises ValueError when a score that asks for them is not told.
+    """
+    if score.neighbours:
+        if stacks is None:
+            raise ValueError(f"the score '{score.name}' needs to know which slices are neighbours")
+        density = over_neighbours(density, stacks)
     maps = block_maps(density, score.blocks(prior.pixel_size))
     return combine_blocks(maps, scales, places(reconstruction, score, prior)).astype(np.float32)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ def sample_scan(
     _same_scan(projections, work)
     slices = measured_slices(projections, bundle, trust_geometry=True)
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
+    settings = replace(settings, score=settings.score.alone)  # the study's slices are of many scans
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
     meter = NetworkMeter(bundle.denoiser, watch)
     working, scanner = measured_scanner(slices, working)

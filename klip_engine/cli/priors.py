@@ -103,7 +103,9 @@ def calibrate(
         list[Path] | None,
         typer.Option(help="Healthy scans (files, DICOM folders, tables) to keep as the prior's reference slices."),
     ] = None,
-    per_scan: Annotated[int, typer.Option(help="Reference slices to take of each healthy scan.", min=1)] = 8,
+    per_scan: Annotated[
+        int, typer.Option(help="Reference slices to take of each healthy scan, in runs.", min=1)
+    ] = 10,
     slices: Annotated[
         int | None, typer.Option(help="At most so many slices; more tell finer rates apart. Default: all.", min=2)
     ] = None,
@@ -138,12 +140,13 @@ def calibrate(
             if bundle.grid is None:
                 raise UsageError("healthy scans are CT, this prior is of pictures: leave out --healthy")
             reference = healthy_reference(find_sources(healthy), bundle.ct_grid, per_scan, watch)
-        scores = [settings.score] if options.score else all_scores(settings)
+        named = [settings.score] if options.score else all_scores(settings)
+        scores = [variant for score in named for variant in score.variants]
         nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)
         if reference is not None:
             keep_reference(bundle, reference)
         paths = [null.save(folder) for null in nulls]
-        names = ", ".join(one.name for one in scores)
+        names = ", ".join(one.name for one in named)
         message = f"Null distributions of {nulls[0].source} written to {folder} (scores: {names})"
         reporter.done(message, out=[str(path) for path in paths], slices=len(nulls[0].maxima))
 

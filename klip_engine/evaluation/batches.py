@@ -12,12 +12,25 @@ import torch
 from klip_engine.errors import KlipError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.run_settings import RunSettings
+from klip_engine.evaluation.stacked_slices import StackedSlices
 from klip_engine.evaluation.work import Batch, load_batch, save_batch
 from klip_engine.priors import PriorBundle
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images, score_map
 from klip_engine.volume import BoolArray, FloatArray, images_of_hu
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual by one score: for slices alone, and where it looks at neighbours, for slices with some."""
+
+    alone: NullDistribution
+    among: NullDistribution | None = None
+
+    def of(self, neighbours: bool) -> NullDistribution:
+        """For a slice with neighbours, or without."""
+        return self.among if neighbours and self.among is not None else self.alone
 
 
 @dataclass(frozen=True)
@@ -36,14 +49,20 @@ class Batches:
         hu: FloatArray,
         body: BoolArray,
         numbers: Sequence[int],
-        nulls: Mapping[str, NullDistribution],
+        nulls: Mapping[str, Usual],
         fitted: Mapping[str, Baseline],
+        around: FloatArray | None = None,
     ) -> Batch:
-        """Reconstructions, score maps [n, h, w] and slice scores of every method: as stored, or computed now."""
+        """Reconstructions, score maps [n, h, w] and slice scores of every method: as stored, or computed now.
+
+        around: as in `Study`; by default the slices stand alone.
+        """
         stored = load_batch(self.work / name)
         if stored is not None:
             return stored
-        maps, reconstruction = self._klip_maps(hu, numbers, nulls)
+        if around is None or all(usual.among is None for usual in nulls.values()):
+            around = np.full((len(hu), 2, *hu.shape[1:]), np.nan, dtype=np.float32)
+        maps, reconstruction = self._klip_maps(StackedSlices.of(hu, around, numbers), nulls)
         batch: Batch = {"reconstruction": reconstruction}
         for score, of_score in maps.items():
             batch[f"maps:{score}"] = of_score
@@ -73,7 +92,7 @@ class Batches:
         )
 
     def _klip_maps(
-        self, hu: FloatArray, numbers: Sequence[int], nulls: Mapping[str, NullDistribution]
+        self, stacks: StackedSlices, nulls: Mapping[str, Usual]
     ) -> tuple[dict[str, FloatArray], FloatArray]:
         """The score maps [n, h, w] that `detect` makes, by name, and their reconstruction [n, h, w], HU / 1000.
 
@@ -82,19 +101,26 @@ class Batches:
         """
         scores = {name: self.settings.scored_by(name).score for name in nulls}
         scored = score_images(
-            images_of_hu(hu),
+            images_of_hu(stacks.hu),
             self.bundle,
             self.settings.detection,
             self.device,
             self.meter,
             None,
             scores=list(scores.values()),
-            numbers=numbers,
+            numbers=stacks.numbers,
         )
         densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
         maps = {}
-        for density, (name, null) in zip(densities, nulls.items(), strict=True):
-            maps[name] = score_map(density, scored.reconstruction, scores[name], self.bundle, null.scales)
+        for density, (name, usual) in zip(densities, nulls.items(), strict=True):
+            parts = {}
+            for neighbours in (True, False):
+                score = scores[name] if neighbours and usual.among is not None else scores[name].alone
+                scales = usual.of(neighbours).scales
+                parts[neighbours] = score_map(
+                    density, scored.reconstruction, score, self.bundle, scales, stacks.of_slice
+                )[stacks.middle]
+            maps[name] = np.where(stacks.accompanied[:, None, None], parts[True], parts[False])
             if not np.isfinite(maps[name]).all():
                 raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-        return maps, scored.reconstruction[:, 0].numpy()
+        return maps, scored.reconstruction[stacks.middle, 0].numpy()

@@ -10,7 +10,7 @@ import torch
 from klip_engine.calibration import drawn_slices
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
-from klip_engine.evaluation.batches import Batches
+from klip_engine.evaluation.batches import Batches, Usual
 from klip_engine.evaluation.work import load_batch, save_batch
 from klip_engine.priors import ReferenceSlices
 from klip_engine.samplers import Measurement
@@ -24,7 +24,7 @@ def fitted_baselines(
     batches: Batches,
     baselines: Mapping[str, Baseline],
     reference: ReferenceSlices | None,
-    nulls: Mapping[str, NullDistribution],
+    nulls: Mapping[str, Usual],
 ) -> tuple[dict[str, Baseline], dict[str, NullDistribution]]:
     """Methods after looking at every other reference scan, and what they score on the rest of them."""
     reference = reference or _drawn(batches)
@@ -69,7 +69,8 @@ def _drawn(batches: Batches) -> ReferenceSlices:
     seen = stored["body"].any(axis=(1, 2))
     if seen.sum() < 4:
         raise KlipError("the slices drawn from the prior show no body; give healthy scans with --reference")
-    return ReferenceSlices(stored["hu"][seen], stored["body"][seen], np.flatnonzero(seen))
+    numbers = np.flatnonzero(seen)
+    return ReferenceSlices(stored["hu"][seen], stored["body"][seen], numbers, numbers)
 
 
 def _joined(parts: Sequence[Evidence]) -> Evidence:

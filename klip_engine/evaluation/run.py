@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from klip_engine.calibration import calibrate_scores, healthy_key, known_null, user_cache
+from klip_engine.calibration import calibrate_scores, healthy_key, known_null, usable_variants, user_cache
 from klip_engine.errors import KlipError
 from klip_engine.evaluation.baselines.base import Baseline
-from klip_engine.evaluation.batches import Batches
+from klip_engine.evaluation.batches import Batches, Usual
 from klip_engine.evaluation.fitting import fitted_baselines
 from klip_engine.evaluation.measures import SliceResult, measure_slice
 from klip_engine.evaluation.run_settings import RunSettings
@@ -26,6 +26,7 @@ from klip_engine.evaluation.work import open_work, stored_batch, work_state
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
 from klip_engine.scoring.null import NullDistribution, find_null
+from klip_engine.settings import ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch
 from klip_engine.volume import FloatArray
 
@@ -96,17 +97,23 @@ def run_study(
     parts = study.batches(settings.detection.batch_slices)
     for numbers in parts:
         watch.check()
-        batch = batches.scored(_file(numbers), study.hu[numbers], study.body[numbers], numbers, nulls, fitted)
+        parts_of = (study.hu[numbers], study.body[numbers], numbers, nulls, fitted, study.around[numbers])
+        batch = batches.scored(_file(numbers), *parts_of)
         for name, found in scores.items():
             found += [float(score) for score in batch[f"slices:{name}"]]
         watch.tell("evaluating slices", numbers.stop, len(study))
-    adapted = {name: _adapted(null, study, scores[name]) for name, null in nulls.items()}
+    adapted = {name: _adapted(usual, study, scores[name]) for name, usual in nulls.items()}
     for numbers in parts:
         batch = stored_batch(work / _file(numbers))
         for method in methods:
             for number, one in zip(numbers, batch[f"maps:{method.name}"], strict=True):
                 case, score = study.cases[number], scores[method.name][number]
-                null = adapted[method.name][case.file] if method.name in nulls else baseline_nulls[method.name]
+                ours = method.name in nulls
+                null = (
+                    adapted[method.name][case.file, bool(study.accompanied[number])]
+                    if ours
+                    else baseline_nulls[method.name]
+                )
                 results[method.name].append(
                     measure_slice(
                         one,
@@ -128,42 +135,56 @@ def _file(numbers: range) -> str:
     return f"batch-{numbers.start:06d}.npz"
 
 
-def _adapted(null: NullDistribution, study: Study, scores: Sequence[float]) -> dict[str, NullDistribution]:
-    """The null of each scan, by its file, as `detect` adapts it to the scan's level, here to its healthy slices."""
-    healthy: dict[str, list[float]] = {case.file: [] for case in study.cases}
+def _adapted(usual: Usual, study: Study, scores: Sequence[float]) -> dict[tuple[str, bool], NullDistribution]:
+    """The null of each scan, by its file and whether slices have neighbours, as `detect` adapts it to the scan's
+    level, here to its healthy slices."""
+    healthy: dict[tuple[str, bool], list[float]] = {}
     for case, score in zip(study.cases, scores, strict=True):
+        found = healthy.setdefault((case.file, bool(study.accompanied[case.number])), [])
         if case.kind == HEALTHY:
-            healthy[case.file].append(score)
-    return {file: null.adapted_to(found) for file, found in healthy.items()}
+            found.append(score)
+    return {(file, among): usual.of(among).adapted_to(found) for (file, among), found in healthy.items()}
 
 
-def _nulls(batches: Batches) -> dict[str, NullDistribution]:
-    """The null distribution that `detect` uses, for every score; measured now where none is known."""
-    wanted = {name: batches.settings.scored_by(name) for name in batches.settings.scores}
-    healthy = healthy_key(batches.bundle)
-    known = {
-        name: find_null(batches.work, settings.null_settings(batches.bundle.sha256, healthy))
-        or known_null(batches.bundle, settings)
-        for name, settings in wanted.items()
+def _nulls(batches: Batches) -> dict[str, Usual]:
+    """The null distributions that `detect` uses, for every score; measured now where none is known."""
+    wanted = {
+        (name, score.neighbours): score
+        for name in batches.settings.scores
+        for score in usable_variants(batches.settings.scored_by(name).score, batches.bundle)
     }
-    missing = [name for name, null in known.items() if null is None]
-    if missing:
-        made = calibrate_scores(
-            batches.bundle,
-            batches.settings.detection,
-            [wanted[name].score for name in missing],
-            batches.device,
-            count=NULL_SLICES_ON_DEMAND,
-            watch=batches.meter.watch,
-        )
-        for null in made:
-            with contextlib.suppress(KlipError):  # the cache only saves time
-                null.save(user_cache() / "null")
-        known |= dict(zip(missing, made, strict=True))
-    nulls = {name: null for name, null in known.items() if null is not None}
+    known = {key: _known(batches, score) for key, score in wanted.items()}
+    for neighbours in (True, False):
+        missing = [key for key, null in known.items() if null is None and key[1] == neighbours]
+        if missing:
+            known |= dict(zip(missing, _made(batches, [wanted[key] for key in missing]), strict=True))
+    nulls = {key: null for key, null in known.items() if null is not None}
     for null in nulls.values():
         null.save(batches.work)  # a resumed run goes on with the same ones, whatever is calibrated meanwhile
-    return nulls
+    return {name: Usual(nulls[name, False], nulls.get((name, True))) for name in batches.settings.scores}
+
+
+def _known(batches: Batches, score: ScoreSettings) -> NullDistribution | None:
+    """Of this run, else the one that `detect` would take."""
+    settings = replace(batches.settings.detection, score=score)
+    wanted = settings.null_settings(batches.bundle.sha256, healthy_key(batches.bundle))
+    return find_null(batches.work, wanted) or known_null(batches.bundle, settings)
+
+
+def _made(batches: Batches, scores: Sequence[ScoreSettings]) -> list[NullDistribution]:
+    """Measured now, and kept for later runs."""
+    made = calibrate_scores(
+        batches.bundle,
+        batches.settings.detection,
+        scores,
+        batches.device,
+        count=NULL_SLICES_ON_DEMAND,
+        watch=batches.meter.watch,
+    )
+    for null in made:
+        with contextlib.suppress(KlipError):  # the cache only saves time
+            null.save(user_cache() / "null")
+    return made
 
 
 def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
@@ -178,7 +199,7 @@ def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
 def _methods(
     settings: RunSettings,
     bundle: PriorBundle,
-    nulls: Mapping[str, NullDistribution],
+    nulls: Mapping[str, Usual],
     fitted: Mapping[str, Baseline],
     baseline_nulls: Mapping[str, NullDistribution],
 ) -> tuple[Method, ...]:
@@ -187,7 +208,7 @@ def _methods(
             name,
             "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
             min(settings.scored_by(name).score.blocks(bundle.ct_grid.pixel_mm)),
-            {"from": nulls[name].source or "slices without anomaly"} | nulls[name].identity(),
+            {"from": nulls[name].of(True).source or "slices without anomaly"} | nulls[name].of(True).identity(),
         )
         for name in settings.scores
     ]

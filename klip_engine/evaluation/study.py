@@ -16,6 +16,7 @@ from klip_engine.evaluation.slab import one_slab
 from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
+from klip_engine.stacks import REACH_MM
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -90,17 +91,28 @@ class ScanSummary:
 
 @dataclass(frozen=True)
 class Study:
-    """Slices in HU on `grid`: hu, body and lesion are [n, h, w]; cases say what each of them is."""
+    """Slices in HU on `grid`: hu, body and lesion are [n, h, w]; cases say what each of them is.
+
+    around: the healthy slices before and after each in its scan, with its lesion, in HU [n, 2, h, w]; NaN where
+    there is none within reach (`klip_engine.stacks`).
+    """
 
     hu: FloatArray
     body: BoolArray
     lesion: BoolArray
+    around: FloatArray
     cases: tuple[Case, ...]
     scans: tuple[ScanSummary, ...]
     grid: WorkingGrid
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    @property
+    def accompanied(self) -> BoolArray:
+        """Which slices have a neighbour, [n]."""
+        missing: BoolArray = np.isnan(self.around[:, :, 0, 0])
+        return ~(missing[:, 0] & missing[:, 1])
 
     def batches(self, size: int) -> tuple[range, ...]:
         """Numbers of the slices, at most `size` together; unaltered ones, which come last, in batches of their own:
@@ -112,7 +124,7 @@ class Study:
     def digest(self) -> str:
         """A hash of every pixel, mask and record: two studies with the same one are the same."""
         digest = hashlib.sha256()
-        for array in (self.hu, self.body, self.lesion):
+        for array in (self.hu, self.body, self.lesion, self.around):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(repr(self.cases).encode())
         return digest.hexdigest()
@@ -151,10 +163,10 @@ def collect_study(
         placed = {}
         for step, kind in enumerate(settings.kinds, start=2):
             found = site.altered(kind, settings, number, check or (lambda: None))
-            for k, hu, mask, record in found:
+            for k, altered, record in found:
                 if settings.matched:
                     originals.want(len(cases), (number, k), site)
-                slices.append((hu, site.working.body[k], mask))
+                slices.append(altered)
                 cases.append(site.case(len(cases), kind, k, record))
             placed[kind] = len(found)
             if progress:
@@ -166,12 +178,12 @@ def collect_study(
             "take other kinds or other scans"
         )
     originals.append_to(slices, cases)
-    hu, body, lesion = (np.stack(part) for part in zip(*slices, strict=True))
-    return Study(hu, body, lesion, tuple(cases), tuple(summaries), grid)
+    hu, body, lesion, around = (np.stack(part) for part in zip(*slices, strict=True))
+    return Study(hu, body, lesion, around, tuple(cases), tuple(summaries), grid)
 
 
-_Slice = tuple[FloatArray, BoolArray, BoolArray]
-"""HU, body and lesion, [h, w] each."""
+_Slice = tuple[FloatArray, BoolArray, BoolArray, FloatArray]
+"""HU, body and lesion, [h, w] each, and the slices around it, [2, h, w]."""
 
 
 @dataclass
@@ -232,7 +244,15 @@ class _Site:
 
     def unaltered(self, k: int) -> _Slice:
         """Working slice k as it is."""
-        return self.working.hu[k], self.working.body[k], np.zeros_like(self.working.body[k])
+        body, hu = self.working.body[k], self.working.hu
+        return hu[k], body, np.zeros_like(body), self._around(k, lambda one: hu[one])
+
+    def _around(self, k: int, seen: Callable[[int], FloatArray]) -> FloatArray:
+        around = np.full((2, *self.grid.shape), np.nan, dtype=np.float32)
+        for side, one in enumerate((k - 1, k + 1)):
+            if one in self.healthy and self.working.geometry.spacing[2] <= REACH_MM:
+                around[side] = seen(one)
+        return around
 
     def case(self, number: int, kind: str, k: int, lesion: LesionRecord | None = None) -> Case:
         height = float(self.working.geometry.to_lps((0, 0, k))[2])
@@ -240,12 +260,12 @@ class _Site:
 
     def altered(
         self, kind: str, settings: StudySettings, scan_number: int, check: Callable[[], None]
-    ) -> list[tuple[int, FloatArray, BoolArray, LesionRecord]]:
-        """Working slice, its HU, the lesion's mask on it and the record, for every lesion that found a place."""
+    ) -> list[tuple[int, _Slice, LesionRecord]]:
+        """Index of the working slice, what is seen there and the record, for every lesion that found a place."""
         key = hashlib.sha256(f"{settings.seed}/{scan_number}/{kind}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
         room = lesion_kind(kind).room(self.tissues)
-        found: list[tuple[int, FloatArray, BoolArray, LesionRecord]] = []
+        found: list[tuple[int, _Slice, LesionRecord]] = []
         if not room.mask.any():
             return found
         misses = 0
@@ -265,11 +285,17 @@ class _Site:
                 break
         return found
 
-    def _seen(self, inserted: Insertion) -> tuple[int, FloatArray, BoolArray] | None:
+    def _seen(self, inserted: Insertion) -> tuple[int, _Slice] | None:
         mask = lesion_mask(inserted.record, self.working.geometry) & self.working.body
         areas = mask.sum(axis=(1, 2))
         k = max(self.healthy, key=lambda one: int(areas[one]))
-        return (k, self._altered_slice(inserted.volume, k), mask[k]) if areas[k] else None
+        if not areas[k]:
+            return None
+
+        def seen(one: int) -> FloatArray:
+            return self._altered_slice(inserted.volume, one)
+
+        return k, (seen(k), self.working.body[k], mask[k], self._around(k, seen))
 
     def _altered_slice(self, altered: CTVolume, k: int) -> FloatArray:
         """Working slice k of the altered scan, exactly where it lies in the healthy one."""

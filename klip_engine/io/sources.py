@@ -107,8 +107,26 @@ def healthy_slices(source: Source, working: WorkingVolume, most: int | None = No
         ]
         usable = usable & np.array(inside)
     found = np.flatnonzero(usable)
-    count = len(found) if most is None else min(most, len(found))
-    return found[np.linspace(0, len(found) - 1, count).round().astype(int)]
+    return found if most is None else found[_evenly(len(found), most)]
+
+
+def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int) -> npt.NDArray[np.intp]:
+    """As `healthy_slices`, but at most `most` slices in runs of up to `length` consecutive ones, evenly spread;
+    where so many in a row are nowhere healthy, shorter runs."""
+    found = healthy_slices(source, working)
+    runs = -(-most // length)
+    for wanted in range(min(length, most // runs, len(found)), 0, -1):
+        starts = found[: len(found) - wanted + 1]
+        starts = starts[found[wanted - 1 :] - starts == wanted - 1]
+        if len(starts):
+            chosen = starts[_evenly(len(starts), runs)]
+            return np.unique(chosen[:, None] + np.arange(wanted))
+    return found
+
+
+def _evenly(length: int, most: int) -> npt.NDArray[np.intp]:
+    """At most so many places of so many, evenly spread."""
+    return np.linspace(0, length - 1, min(most, length)).round().astype(np.intp)
 
 
 def _ranges(text: str, where: str) -> tuple[tuple[int, int], ...] | None:

@@ -1,12 +1,13 @@
 """Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
 
-NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8
+NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8,
+                                    stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour)
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file, save
 
 from klip_engine.errors import PriorError
 from klip_engine.files import write_file
+from klip_engine.stacks import StackArray, between_neighbours
 from klip_engine.volume import BoolArray, FloatArray
 
 _FILE = Path("reference") / "slices.safetensors"
@@ -24,29 +26,44 @@ _FILE = Path("reference") / "slices.safetensors"
 
 @dataclass(frozen=True)
 class ReferenceSlices:
-    """Healthy slices on a prior's grid: hu [n, h, w], body [n, h, w], and the number of the scan of each, [n]."""
+    """Healthy slices on a prior's grid: hu [n, h, w], body [n, h, w], and for each the number of its scan and of
+    its stack of neighbouring slices, [n]."""
 
     hu: FloatArray
     body: BoolArray
     scan: npt.NDArray[np.int64]
+    stack: StackArray
 
     def __len__(self) -> int:
         return len(self.hu)
 
     def evenly(self, count: int) -> ReferenceSlices:
-        """At most `count` of them, evenly spread."""
+        """At most `count` of them, evenly spread, whole stacks together where these fit."""
         if count >= len(self):
             return self
-        pick = np.linspace(0, len(self) - 1, count).round().astype(int)
-        return ReferenceSlices(self.hu[pick], self.body[pick], self.scan[pick])
+        stacks, sizes = np.unique(self.stack, return_counts=True)
+        for kept in range(min(count, len(stacks)), 0, -1):
+            pick = np.linspace(0, len(stacks) - 1, kept).round().astype(int)
+            if sizes[pick].sum() <= count:
+                return self._only(np.isin(self.stack, stacks[pick]))
+        chosen = self._only(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return replace(chosen, stack=np.arange(count))
+
+    def stacked(self) -> ReferenceSlices:
+        """Those with neighbours on both sides, and these; none where there are none."""
+        return self._only(np.isin(self.stack, self.stack[between_neighbours(self.stack)]))
+
+    def _only(self, pick: BoolArray | npt.NDArray[np.int64]) -> ReferenceSlices:
+        return ReferenceSlices(self.hu[pick], self.body[pick], self.scan[pick], self.stack[pick])
 
     def digest(self) -> str:
         """sha256 of what is kept of them."""
         return hashlib.sha256(b"".join(array.tobytes() for array in _arrays(self).values())).hexdigest()
 
-    def describe(self) -> str:
-        """What a null distribution made of them rests on."""
-        return f"{len(self)} slices of {len(np.unique(self.scan))} healthy scans"
+    def describe(self, neighbours: bool = False) -> str:
+        """What a null distribution made of them rests on; neighbours: of those between two neighbours."""
+        counted = between_neighbours(self.stack) if neighbours else np.ones(len(self), dtype=bool)
+        return f"{counted.sum()} slices of {len(np.unique(self.scan[counted]))} healthy scans"
 
 
 def save_reference(folder: Path, slices: ReferenceSlices) -> None:
@@ -59,6 +76,7 @@ def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:
         "hu": slices.hu.round().clip(-1024, 3071).astype(np.int16),
         "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
         "scan": slices.scan.astype(np.int16),
+        "stack": slices.stack.astype(np.int16),
     }
 
 
@@ -73,6 +91,9 @@ def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | No
         if hu.shape != (len(scan), *shape) or not len(scan):
             raise ValueError(f"its slices {hu.shape} do not fit the prior's grid {shape}")
         body = np.unpackbits(arrays["body"], axis=1, count=shape[0] * shape[1]).reshape(hu.shape)
-        return ReferenceSlices(hu.astype(np.float32), body > 0, scan.astype(np.int64))
+        stack = arrays.get("stack", np.arange(len(scan)))
+        if stack.shape != scan.shape or (np.diff(stack) < 0).any():
+            raise ValueError("its stacks do not belong to its slices")
+        return ReferenceSlices(hu.astype(np.float32), body > 0, scan.astype(np.int64), stack.astype(np.int64))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise PriorError(f"the reference slices {path} are damaged: {error}; calibrate the prior again") from error

@@ -9,17 +9,36 @@ import numpy.typing as npt
 import torch
 
 from klip_engine.scoring.klip import block_means, gaussian_mean
+from klip_engine.stacks import StackArray
 from klip_engine.volume import BoolArray, FloatArray
 
 PlaceArray = npt.NDArray[np.uint8]
 Scales = tuple[tuple[float, ...], ...]
 """Of each map (term and block size) at each place."""
 
+_NEIGHBOUR_WEIGHT = 0.5
+"""Of a neighbouring slice in the mean, relative to the slice itself."""
+
 
 def block_maps(density: torch.Tensor, blocks: Sequence[int]) -> FloatArray:
     """Mean KLIP density per pixel of each term over each block size, [terms * blocks, n, h, w], from densities
     [n, terms, h, w]; the sizes of the first term come first."""
     return np.stack([block_means(one, block).numpy() for one in density.unbind(1) for block in blocks])
+
+
+def over_neighbours(values: torch.Tensor, stacks: StackArray) -> torch.Tensor:
+    """The weighted mean of every slice [n, ...] and its neighbours: 1, 2, 1; 2, 1 at the end of a stack.
+
+    A lesion reaches into the next slice; noise and the sampler's chance do not.
+    """
+    same = torch.from_numpy(stacks[1:] == stacks[:-1])
+    weight = _NEIGHBOUR_WEIGHT * same.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+    total, weights = values.clone(), torch.ones(len(values), *weight.shape[1:], dtype=values.dtype)
+    total[1:] += weight * values[:-1]
+    total[:-1] += weight * values[1:]
+    weights[1:] += weight
+    weights[:-1] += weight
+    return total / weights
 
 
 def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:

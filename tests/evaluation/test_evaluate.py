@@ -221,7 +221,7 @@ def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_gi
 def test_evaluating_the_patients_behind_the_reference_is_said(job, scans, tmp_path):
     bundle = tmp_path / "bundle"
     shutil.copytree(job.prior, bundle)
-    save_reference(bundle, healthy_reference(scans, GRID, 3, Watch()))
+    save_reference(bundle, healthy_reference(scans, GRID, 100, Watch()))
     small = replace(job, study=replace(STUDY, kinds=("star",), count=1), run=replace(job.run, scores=("klip",)))
     document = run_evaluation(replace(small, prior=bundle, reference=(), baselines={}))
     assert any("6 healthy slices are also reference slices" in notice for notice in document["notices"])

@@ -1,8 +1,10 @@
 """Healthy slices kept beside a prior."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from klip_engine.errors import PriorError
 from klip_engine.priors import ReferenceSlices, load_reference, save_reference
@@ -11,7 +13,7 @@ from klip_engine.priors import ReferenceSlices, load_reference, save_reference
 def _slices(count: int) -> ReferenceSlices:
     rng = np.random.default_rng(0)
     hu = rng.integers(-1000, 1000, (count, 12, 10)).astype(np.float32)
-    return ReferenceSlices(hu, rng.random((count, 12, 10)) > 0.4, np.arange(count) // 3)
+    return ReferenceSlices(hu, rng.random((count, 12, 10)) > 0.4, np.arange(count) // 3, np.arange(count))
 
 
 def test_they_come_back_as_they_were(tmp_path):
@@ -22,6 +24,7 @@ def test_they_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(back.hu, slices.hu)
     np.testing.assert_array_equal(back.body, slices.body)
     np.testing.assert_array_equal(back.scan, slices.scan)
+    np.testing.assert_array_equal(back.stack, slices.stack)
     assert back.describe() == "7 slices of 3 healthy scans"
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -30,6 +33,39 @@ def test_fewer_are_spread_evenly_and_asking_for_more_gives_all():
     slices = _slices(7)
     np.testing.assert_array_equal(slices.evenly(3).hu, slices.hu[[0, 3, 6]])
     assert slices.evenly(50) is slices
+
+
+def test_whole_stacks_stay_together_where_they_fit():
+    slices = replace(_slices(12), stack=np.array([0, 0, 0, 0, 1, 2, 3, 3, 3, 4, 5, 5]))
+    assert slices.evenly(9).stack.tolist() == [0, 0, 0, 0, 1, 2, 4, 5, 5]
+    assert slices.evenly(6).stack.tolist() == [0, 0, 0, 0, 5, 5]
+    few = slices.evenly(3)  # fewer than the first stack has: single slices, none a neighbour of another
+    assert few.stack.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(few.hu, slices.hu[[0, 6, 11]])
+
+
+def test_slices_between_two_others_and_these():
+    slices = replace(_slices(12), stack=np.array([0, 0, 0, 0, 1, 2, 3, 3, 3, 4, 5, 5]))
+    assert slices.stacked().stack.tolist() == [0, 0, 0, 0, 3, 3, 3]
+    assert slices.describe() == "12 slices of 4 healthy scans"
+    assert slices.describe(neighbours=True) == "3 slices of 2 healthy scans"
+    assert len(_slices(4).stacked()) == 0
+
+
+def test_slices_kept_before_stacks_were_have_no_neighbours(tmp_path):
+    slices = _slices(4)
+    save_reference(tmp_path, slices)
+    path = tmp_path / "reference" / "slices.safetensors"
+    arrays = load_file(path)
+    del arrays["stack"]
+    save_file(arrays, path)
+    back = load_reference(tmp_path, (12, 10))
+    assert back is not None
+    assert back.stack.tolist() == [0, 1, 2, 3]
+    for wrong in ([0, 1], [0, 1, 0, 2]):
+        save_file(arrays | {"stack": np.array(wrong, np.int16)}, path)
+        with pytest.raises(PriorError, match="stacks do not belong"):
+            load_reference(tmp_path, (12, 10))
 
 
 def test_none_is_no_error_but_damage_is(tmp_path):
