@@ -57,7 +57,10 @@ def variants() -> dict[str, ScoreSettings]:
     rows = {"whole divergence, single pixels": _single(ScoreTerm(ALL_LEVELS))}
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
-    rows["six terms (the default before)"] = replace(default, terms=BEFORE)
+    rows["six terms (the default before that)"] = replace(default.alone, terms=BEFORE)
+    rows["four terms, wide pulls to both sides (the default before)"] = replace(
+        default.alone, terms=(*default.terms[:3], ScoreTerm((1.3, 3.0), "plain-coherent", 3.0))
+    )
     rows["default score"] = default
     rows["... without neighbours"] = default.alone
     rows["... without places"] = replace(default, place_edges_hu=())
@@ -75,7 +78,7 @@ def _leave_one_out() -> Sequence[tuple[str, Callable[[ScoreTerm], bool]]]:
         ("low noise levels", lambda term: term.window != (0.06, 0.3)),
         ("middle noise levels", lambda term: term.window != (0.2, 0.7)),
         ("high noise levels", lambda term: term.window != (0.5, 1.5)),
-        ("wide plain pulls", lambda term: term.weighting != "plain-coherent"),
+        ("wide dense pulls", lambda term: term.weighting != "plain-denser"),
     )
 
 

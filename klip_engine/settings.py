@@ -191,7 +191,7 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.06, 0.3), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 1.5),
             ScoreTerm((0.5, 1.5), "geometric-coherent", 1.0),
-            ScoreTerm((1.3, 3.0), "plain-coherent", 3.0),
+            ScoreTerm((1.3, 3.0), "plain-denser", 4.0),
         ),
         (3.0,),
         place_edges_hu=(-400.0,),
@@ -203,7 +203,8 @@ SCORES: dict[str, ScoreSettings] = {
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
 takes the strongest of four of these, in units of what is usual in lung or elsewhere: low noise levels, where faint
 things show, middle ones, where a few hundred HU do, high ones for what is as dense as tissue where air should be,
-and the highest, on a wide scale, for the same where it could be the chest wall; and averages each over neighbouring
+and the highest, on a wide scale, for tissue where air should be that could be the chest wall (air where tissue should
+be is a larger lung or gas, as healthy people have it); and averages each over neighbouring
 slices. `kl` is the whole divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"

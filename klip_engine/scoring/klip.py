@@ -23,9 +23,10 @@ from torch.nn import functional
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "plain-coherent", "variance", "coherent", "geometric-coherent"]
+Weighting = Literal["plain", "plain-coherent", "plain-denser", "variance", "coherent", "geometric-coherent"]
 """plain: |delta|^2 / sigma^2, the paper's; plain-coherent: the signed pulls, averaged over the samples and over a
-Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
+Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; plain-denser: the same, only where the
+measurement is above what the prior expects, max(G * delta, 0)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
 pull in standard deviations of what the prior itself expects at that pixel, so that edges do not outshine quiet
 tissue; coherent: the averaged pulls against the variance expected there, (G * delta)^2 / (G * Var[x0 | x_t]):
 noise and edges pull to both sides and cancel, a lesion pulls to one; geometric-coherent: the geometric mean of the
@@ -105,6 +106,8 @@ class _Pulls:
             return self._over_samples(self._pull.square()).sum(dim=1) / sigma**2
         if term.weighting == "plain-coherent":
             return self._mean("pull", term).square().sum(dim=1) / sigma**2
+        if term.weighting == "plain-denser":
+            return self._mean("pull", term).clamp(min=0).square().sum(dim=1) / sigma**2
         if self._step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
         if term.weighting == "variance":

@@ -131,6 +131,22 @@ def test_a_pull_to_one_side_counts_the_same_with_or_without_the_mean_before_the_
     torch.testing.assert_close(coherent, plain)
 
 
+def test_only_what_is_above_the_expectation_counts_for_the_denser_weighting():
+    generator = torch.Generator().manual_seed(4)
+    pull = torch.randn(2, 1, 20, 24, generator=generator)
+    terms = [ScoreTerm(weighting=name, coherence_pixels=2.0) for name in ("plain-coherent", "plain-denser")]
+    found = []
+    for sign in (1, -1):
+        accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
+        accumulator.add(Step(0.5, torch.zeros_like(pull), sign * pull))
+        found.append(accumulator.density()[0])
+    (both, above), (_, below) = found
+    assert (above > 0).any()
+    assert (below > 0).any()
+    assert not ((above > 0) & (below > 0)).any()
+    torch.testing.assert_close(above + below, both)
+
+
 def test_quadrature_is_exact_for_linear_integrands_and_any_window():
     levels = [4.0, 2.5, 1.0, 0.3, 0.2]
     values = [3 + 2 * math.log(level) for level in levels]
