@@ -50,11 +50,11 @@ def _working(count: int) -> WorkingVolume:
 @pytest.mark.parametrize(
     ("ranges", "most", "expected"),
     [
-        (None, 10, [0, 1, 2, 3, 4, 25, 26, 27, 28, 29]),
-        (None, 5, [0, 1, 2, 3, 4]),
-        (None, 8, [0, 1, 2, 3, 26, 27, 28, 29]),  # two runs of four
-        (None, 1, [0]),
-        (((3, 9), (20, 22)), 10, [3, 4, 5, 6, 7, 8, 9]),  # both runs of five lie in the first range, and overlap
+        (None, 10, [6, 7, 8, 9, 10, 19, 20, 21, 22, 23]),
+        (None, 5, [13, 14, 15, 16, 17]),
+        (None, 8, [6, 7, 8, 9, 20, 21, 22, 23]),  # two runs of four
+        (None, 1, [15]),
+        (((3, 9), (20, 22)), 10, [3, 4, 5, 6, 7, 8, 9]),  # both runs lie in the first range and overlap
         (((3, 4), (20, 21)), 10, [3, 4, 20, 21]),  # nowhere three in a row
         (((7, 7),), 10, [7]),
     ],

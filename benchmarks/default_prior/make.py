@@ -54,7 +54,7 @@ def main() -> None:
         "--learning-rate", "3e-3", "--note", str(Path(__file__).with_name("note.md")),
     ]  # fmt: skip
     code = subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode
-    reference = ["--healthy", str(train), "--per-scan", "10"]
+    reference = ["--healthy", str(train), "--per-scan", "15"]
     for preset in CALIBRATED if code == 0 else ():
         calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset]
         code = code or subprocess.run(calibrate + reference, check=False).returncode

@@ -107,7 +107,8 @@ def healthy_slices(source: Source, working: WorkingVolume, most: int | None = No
         ]
         usable = usable & np.array(inside)
     found = np.flatnonzero(usable)
-    return found if most is None else found[_evenly(len(found), most)]
+    count = len(found) if most is None else min(most, len(found))
+    return found[np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
 def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int) -> npt.NDArray[np.intp]:
@@ -119,14 +120,12 @@ def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int)
         starts = found[: len(found) - wanted + 1]
         starts = starts[found[wanted - 1 :] - starts == wanted - 1]
         if len(starts):
-            chosen = starts[_evenly(len(starts), runs)]
+            middles = (
+                (np.arange(runs) + 0.5) / runs * len(starts)
+            )  # not the ends of the scan, which are unlike the rest
+            chosen = starts[middles.astype(np.intp)]
             return np.unique(chosen[:, None] + np.arange(wanted))
     return found
-
-
-def _evenly(length: int, most: int) -> npt.NDArray[np.intp]:
-    """At most so many places of so many, evenly spread."""
-    return np.linspace(0, length - 1, min(most, length)).round().astype(np.intp)
 
 
 def _ranges(text: str, where: str) -> tuple[tuple[int, int], ...] | None:

@@ -1,6 +1,7 @@
 """Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
 
-NAME/reference/slices.safetensors   hu int16 [n, h, w], scan int16 [n], body: bits of [n, h * w] in uint8,
+NAME/reference/slices.safetensors   scan int16 [n], body: bits of [n, h * w] in uint8, hu int16 of the bodies' pixels
+                                    in this order (outside is air; older files have hu of all, [n, h, w]),
                                     stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour)
 """
 
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file, save
 from klip_engine.errors import PriorError
 from klip_engine.files import write_file
 from klip_engine.stacks import StackArray, between_neighbours
-from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.volume import AIR_HU, BoolArray, FloatArray
 
 _FILE = Path("reference") / "slices.safetensors"
 
@@ -73,7 +74,7 @@ def save_reference(folder: Path, slices: ReferenceSlices) -> None:
 
 def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:
     return {
-        "hu": slices.hu.round().clip(-1024, 3071).astype(np.int16),
+        "hu": slices.hu[slices.body].round().clip(-1024, 3071).astype(np.int16),
         "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
         "scan": slices.scan.astype(np.int16),
         "stack": slices.stack.astype(np.int16),
@@ -87,13 +88,19 @@ def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | No
         return None
     try:
         arrays = load_file(path)
-        hu, scan = arrays["hu"], arrays["scan"]
-        if hu.shape != (len(scan), *shape) or not len(scan):
+        scan = arrays["scan"]
+        if arrays["body"].shape != (len(scan), -(-shape[0] * shape[1] // 8)) or not len(scan):
+            raise ValueError(f"its slices do not fit the prior's grid {shape}")
+        body = np.unpackbits(arrays["body"], axis=1, count=shape[0] * shape[1]).reshape(-1, *shape) > 0
+        hu = arrays["hu"]
+        if hu.ndim == 1:
+            hu = np.full(body.shape, AIR_HU, dtype=np.int16)
+            hu[body] = arrays["hu"]
+        if hu.shape != body.shape:
             raise ValueError(f"its slices {hu.shape} do not fit the prior's grid {shape}")
-        body = np.unpackbits(arrays["body"], axis=1, count=shape[0] * shape[1]).reshape(hu.shape)
         stack = arrays.get("stack", np.arange(len(scan)))
         if stack.shape != scan.shape or (np.diff(stack) < 0).any():
             raise ValueError("its stacks do not belong to its slices")
-        return ReferenceSlices(hu.astype(np.float32), body > 0, scan.astype(np.int64), stack.astype(np.int64))
+        return ReferenceSlices(hu.astype(np.float32), body, scan.astype(np.int64), stack.astype(np.int64))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise PriorError(f"the reference slices {path} are damaged: {error}; calibrate the prior again") from error

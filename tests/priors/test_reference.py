@@ -12,8 +12,9 @@ from klip_engine.priors import ReferenceSlices, load_reference, save_reference
 
 def _slices(count: int) -> ReferenceSlices:
     rng = np.random.default_rng(0)
-    hu = rng.integers(-1000, 1000, (count, 12, 10)).astype(np.float32)
-    return ReferenceSlices(hu, rng.random((count, 12, 10)) > 0.4, np.arange(count) // 3, np.arange(count))
+    body = rng.random((count, 12, 10)) > 0.4
+    hu = np.where(body, rng.integers(-1000, 1000, body.shape), -1000).astype(np.float32)
+    return ReferenceSlices(hu, body, np.arange(count) // 3, np.arange(count))
 
 
 def test_they_come_back_as_they_were(tmp_path):
@@ -52,15 +53,17 @@ def test_slices_between_two_others_and_these():
     assert len(_slices(4).stacked()) == 0
 
 
-def test_slices_kept_before_stacks_were_have_no_neighbours(tmp_path):
+def test_slices_of_older_bundles_have_no_neighbours(tmp_path):
     slices = _slices(4)
     save_reference(tmp_path, slices)
     path = tmp_path / "reference" / "slices.safetensors"
     arrays = load_file(path)
     del arrays["stack"]
+    arrays["hu"] = slices.hu.astype(np.int16)
     save_file(arrays, path)
     back = load_reference(tmp_path, (12, 10))
     assert back is not None
+    np.testing.assert_array_equal(back.hu, slices.hu)
     assert back.stack.tolist() == [0, 1, 2, 3]
     for wrong in ([0, 1], [0, 1, 0, 2]):
         save_file(arrays | {"stack": np.array(wrong, np.int16)}, path)
@@ -74,6 +77,10 @@ def test_none_is_no_error_but_damage_is(tmp_path):
     with pytest.raises(PriorError, match="do not fit the prior's grid"):
         load_reference(tmp_path, (12, 11))
     path = tmp_path / "reference" / "slices.safetensors"
+    arrays = load_file(path)
+    save_file(arrays | {"hu": arrays["hu"][:-1]}, path)
+    with pytest.raises(PriorError, match="damaged.*calibrate"):
+        load_reference(tmp_path, (12, 10))
     save_file({"hu": np.zeros((1, 12, 10), np.int16)}, path)
     with pytest.raises(PriorError, match="damaged.*calibrate"):
         load_reference(tmp_path, (12, 10))
