@@ -120,7 +120,8 @@ def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: i
     so few leave none."""
     if all(score.neighbours for score in scores):
         healthy = healthy.stacked()
-    healthy = healthy.evenly(count or len(healthy))
+    together = any(score.neighbours for score in scores)
+    healthy = (healthy.whole_stacks if together else healthy.evenly)(count or len(healthy))
     if any(_usable(score, healthy) != score for score in scores):
         raise UsageError(f"of {count} slices too few lie between two others of their scan: take {4 * _RUN} or more")
     return healthy

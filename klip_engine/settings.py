@@ -199,13 +199,13 @@ SCORES: dict[str, ScoreSettings] = {
     ),
     "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
-"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
-`klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
-takes the strongest of four of these, in units of what is usual in lung or elsewhere, each averaged over neighbouring
-slices: low noise levels, where faint things show, middle ones, where a few hundred HU do, high ones for what is as
-dense as tissue where air should be, and the highest, on a wide scale, for the same where it could be the chest wall
-(air where tissue should be is a larger lung or gas there, as healthy people have them). `kl` is the whole divergence,
-without window or block, for comparison."""
+"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior
+predicts, `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`),
+`klip-multiscale` takes the strongest of four of these, in units of what is usual in lung or elsewhere, each
+averaged over neighbouring slices: low noise levels, where faint things show, middle ones, where a few hundred
+HU do, high ones for what is as dense as tissue where air should be, and the highest, on a wide scale, for the
+same where it could be the chest wall (air where tissue should be is a larger lung or gas there, as healthy
+people have them). `kl` is the whole divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 

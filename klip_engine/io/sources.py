@@ -120,9 +120,7 @@ def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int)
         starts = found[: len(found) - wanted + 1]
         starts = starts[found[wanted - 1 :] - starts == wanted - 1]
         if len(starts):
-            middles = (
-                (np.arange(runs) + 0.5) / runs * len(starts)
-            )  # not the ends of the scan, which are unlike the rest
+            middles = (np.arange(runs) + 0.5) / runs * len(starts)  # the ends of a scan are unlike the rest
             chosen = starts[middles.astype(np.intp)]
             return np.unique(chosen[:, None] + np.arange(wanted))
     return found

@@ -1,7 +1,7 @@
 """Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
 
-NAME/reference/slices.safetensors   scan int16 [n], body: bits of [n, h * w] in uint8, hu int16 of the bodies' pixels
-                                    in this order (outside is air; older files have hu of all, [n, h, w]),
+NAME/reference/slices.safetensors   scan int16 [n], body: bits of [n, h * w] in uint8, hu int16 of the bodies'
+                                    pixels in this order (outside is air; older files: of all, [n, h, w]),
                                     stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour)
 """
 
@@ -39,7 +39,14 @@ class ReferenceSlices:
         return len(self.hu)
 
     def evenly(self, count: int) -> ReferenceSlices:
-        """At most `count` of them, evenly spread, whole stacks together where these fit."""
+        """At most `count` of them, evenly spread, each on its own."""
+        if count >= len(self):
+            return self
+        chosen = self._only(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return replace(chosen, stack=np.arange(count))
+
+    def whole_stacks(self, count: int) -> ReferenceSlices:
+        """At most `count` of them, evenly spread, whole stacks together; each on its own where so few hold none."""
         if count >= len(self):
             return self
         stacks, sizes = np.unique(self.stack, return_counts=True)
@@ -47,8 +54,7 @@ class ReferenceSlices:
             pick = np.linspace(0, len(stacks) - 1, kept).round().astype(int)
             if sizes[pick].sum() <= count:
                 return self._only(np.isin(self.stack, stacks[pick]))
-        chosen = self._only(np.linspace(0, len(self) - 1, count).round().astype(int))
-        return replace(chosen, stack=np.arange(count))
+        return self.evenly(count)
 
     def stacked(self) -> ReferenceSlices:
         """Those with neighbours on both sides, and these; none where there are none."""

@@ -33,14 +33,15 @@ def test_they_come_back_as_they_were(tmp_path):
 def test_fewer_are_spread_evenly_and_asking_for_more_gives_all():
     slices = _slices(7)
     np.testing.assert_array_equal(slices.evenly(3).hu, slices.hu[[0, 3, 6]])
-    assert slices.evenly(50) is slices
+    assert slices.evenly(50) is slices.whole_stacks(50) is slices
+    assert replace(slices, stack=np.zeros(7, int)).evenly(3).stack.tolist() == [0, 1, 2]
 
 
 def test_whole_stacks_stay_together_where_they_fit():
     slices = replace(_slices(12), stack=np.array([0, 0, 0, 0, 1, 2, 3, 3, 3, 4, 5, 5]))
-    assert slices.evenly(9).stack.tolist() == [0, 0, 0, 0, 1, 2, 4, 5, 5]
-    assert slices.evenly(6).stack.tolist() == [0, 0, 0, 0, 5, 5]
-    few = slices.evenly(3)  # fewer than the first stack has: single slices, none a neighbour of another
+    assert slices.whole_stacks(9).stack.tolist() == [0, 0, 0, 0, 1, 2, 4, 5, 5]
+    assert slices.whole_stacks(6).stack.tolist() == [0, 0, 0, 0, 5, 5]
+    few = slices.whole_stacks(3)  # fewer than the first stack has: single slices, none a neighbour of another
     assert few.stack.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(few.hu, slices.hu[[0, 6, 11]])
 
