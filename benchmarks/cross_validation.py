@@ -1,12 +1,13 @@
 """Cross-validation over patients: what a prior knows of patients it has seen, and of those it has not.
 
-    python benchmarks/cross_validation.py ../shared/ct [--folds 2] [--minutes 15] [--out runs/cross-validation]
+    python benchmarks/cross_validation.py ../shared/ct [--folds 2] [--minutes 15] [--only 0] [--out FOLDER]
 
 The patients of the default prior's training (benchmarks/default_prior/make.py) are dealt to folds; for each fold a
 prior is trained from scratch on the others. Printed per fold: mean squared denoising error relative to the best
 constant-gain denoiser (1 = no knowledge of anatomy) at several noise levels, on patients seen and patients left
 out (median over patients), and the detection of lesions inserted into the scans left out (image-level /
-dataset-level AUROC of the default score). A started run is continued.
+dataset-level / matched AUROC of the default score, its null measured on the patients seen). A started run is
+continued; --only runs one fold, so that folds can run side by side.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from klip_engine.training.dataset import load_slices
 
 SIGMAS = (0.03, 0.1, 0.3, 1.0)
 KINDS = ("star", "tumor", "nodule")
+LEVELS = ("image_auroc", "dataset_auroc", "matched_auroc")
 SLICES_PER_PATIENT = 8
 REFERENCE_PER_SCAN = 10
 
@@ -80,7 +82,7 @@ def train_fold(table: Path, left_out: set[str], bundle: Path, minutes: float) ->
 
 
 def detection(prior: PriorBundle, sources: list[Source], out: Path, count: int, healthy: int) -> dict[str, str]:
-    """Image-level / dataset-level AUROC of the default score per kind on scans left out."""
+    """AUROC of the default score at each level, per kind, on scans left out."""
     settings = choose_settings()
     out.parent.mkdir(parents=True, exist_ok=True)
     document = run_evaluation(
@@ -97,7 +99,7 @@ def detection(prior: PriorBundle, sources: list[Source], out: Path, count: int, 
     figures = {}
     for kind, methods in document["results"].items():
         method = methods[settings.score.name]
-        figures[kind] = f"{method['image_auroc']['value']:.3f} / {method['dataset_auroc']['value']:.3f}"
+        figures[kind] = " / ".join(f"{method[level]['value']:.3f}" for level in LEVELS)
     return figures
 
 
@@ -108,11 +110,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--healthy-slices", type=int, default=10)
+    parser.add_argument("--only", type=int, help="one fold alone")
     parser.add_argument("--out", type=Path, default=Path("runs/cross-validation"))
     arguments = parser.parse_args()
     table, _ = write_tables(arguments.ct, arguments.out / "tables")
     sources = read_manifest(table)
     for fold, left_out in enumerate(deal(sources, arguments.folds)):
+        if arguments.only not in (None, fold):
+            continue
         bundle = arguments.out / f"fold-{fold}"
         train_fold(table, left_out, bundle, arguments.minutes)
         prior = load_prior(bundle)
