@@ -19,9 +19,10 @@ from klip_engine.io import Loaded, LoadedCT, LoadedPhotograph, read_ct, read_pho
 from klip_engine.io.projections import ReadOptions, find_format, read_projections
 from klip_engine.marking import mark, slice_scores
 from klip_engine.measured_scan import first_image, for_measured, measured_scanner, measured_slices
+from klip_engine.notices import grid_notices, level_notices, neighbour_notices, range_notices
 from klip_engine.photograph import Photograph, WorkingPhotograph, fit_prior
 from klip_engine.presets import choose_settings
-from klip_engine.priors import Denoiser, PriorBundle, load_prior
+from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.projections import Projections
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
@@ -41,8 +42,6 @@ from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_g
 Source = str | Path | Sequence[Path] | CTVolume | Photograph | Loaded
 
 NULL_SLICES_ON_DEMAND = 64
-TELLING_FACTOR = 1.5
-"""How far the level of a scan may be from that of the null before the result says so."""
 
 
 def detect(
@@ -93,9 +92,8 @@ def detect(
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
             recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, kept)
-        spacing_mm = working.geometry.spacing[2]
-        usable = usable_score(settings.score, bundle, len(working.body), spacing_mm)
-        settings = replace(settings, score=usable)
+        asked, spacing_mm = settings.score, working.geometry.spacing[2]
+        settings = replace(settings, score=usable_score(asked, bundle, len(working.body), spacing_mm))
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
@@ -138,10 +136,11 @@ def detect(
         },
         notices=(
             *loaded.notices,
-            *_grid_notices(working),
+            *grid_notices(working),
+            *neighbour_notices(asked, spacing_mm),
             *null_notices,
-            *_range_notices(sampler.levels, bundle.denoiser),
-            *_level_notices(null),
+            *range_notices(sampler.levels, bundle.denoiser),
+            *level_notices(null),
         ),
     )
 
@@ -263,27 +262,6 @@ def _levels(levels: Sequence[float]) -> dict[str, Any]:
     return {"count": len(levels), "highest": levels[0], "lowest": levels[-1]}
 
 
-def _range_notices(levels: Sequence[float], denoiser: Denoiser) -> tuple[str, ...]:
-    """What the reader should know where the sampler asks for noise levels the prior was not trained on."""
-    if levels[0] <= denoiser.sigma_max * 1.001 and levels[-1] >= denoiser.sigma_min / 1.001:
-        return ()
-    return (
-        f"The sampler visits noise levels from {levels[0]:.3g} to {levels[-1]:.3g}; the prior was trained on "
-        f"{denoiser.sigma_max:.3g} to {denoiser.sigma_min:.3g} and is outside what it has learnt beyond them.",
-    )
-
-
-def _level_notices(null: NullDistribution) -> tuple[str, ...]:
-    """What the reader should know where the whole scan scores otherwise than the null."""
-    if 1 / TELLING_FACTOR < null.scan_factor < TELLING_FACTOR:
-        return ()
-    than = "higher" if null.scan_factor > 1 else "lower"
-    return (
-        f"Most slices of this scan score {than} than the healthy ones behind the null distribution, which was "
-        f"multiplied by {null.scan_factor:.2f}: what is unusual in most of its slices is not marked.",
-    )
-
-
 def _keep(null: NullDistribution) -> str:
     """Keep it in the user's cache where that can be written; words that say which."""
     try:
@@ -291,11 +269,3 @@ def _keep(null: NullDistribution) -> str:
     except KlipError:
         return ", but it could not be kept (the cache folder cannot be written)"
     return " and kept"
-
-
-def _grid_notices(working: WorkingVolume | WorkingPhotograph) -> tuple[str, ...]:
-    if working.cut_off < 0.002:
-        return ()
-    return (
-        f"{100 * working.cut_off:.1f} % of the body lies outside the prior's field of view and was not looked at.",
-    )

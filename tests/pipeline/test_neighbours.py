@@ -87,6 +87,8 @@ def test_slices_without_neighbours_stand_alone(bundle, count, spacing_mm):
     detection = detect(_scan(count, spacing_mm), bundle, SETTINGS)
     assert detection.settings["score"]["neighbours"] is False
     assert detection.settings["null"]["slices"] == 6 * RUNS
+    told = any("7 mm apart" in notice for notice in detection.notices)
+    assert told == (spacing_mm == 7.0)
 
 
 def test_a_prior_whose_healthy_slices_have_no_neighbours_scores_slices_alone(bundle, tmp_path):
