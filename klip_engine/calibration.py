@@ -14,7 +14,7 @@ import torch
 from klip_engine.errors import InputError, PriorError, UsageError, resource_errors
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_runs
-from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference, whole_hu
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import (
@@ -27,7 +27,7 @@ from klip_engine.scoring.score_map import (
 )
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
-from klip_engine.stacks import REACH_MM, between_neighbours, stacks_of
+from klip_engine.stacks import between_neighbours, have_neighbours, within_reach
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -44,8 +44,6 @@ DRAWN_SLICES = 256
 DRAWN = "drawn"
 _RUN = 5
 """Neighbouring slices of a scan that are kept together: three of them lie between two others."""
-_FEWEST_NEIGHBOURS = 3
-"""Slices of a scan that are looked at together."""
 _FEWEST_COMPARED = 8
 """Healthy slices between two neighbours; with fewer there is nothing to compare with."""
 _NULL_SEED = 2_000_003
@@ -89,7 +87,7 @@ def calibrate_scores(
         check_variance(prior, scores, device)
         settings = replace(settings, seed=_NULL_SEED)
         healthy = healthy or _kept_reference(prior)
-        scores = list(dict.fromkeys(_usable(score, healthy) for score in scores))
+        scores = [_usable(score, healthy) for score in scores]
         if healthy is not None:
             key = healthy.digest()
             healthy = _thinned(healthy, scores, count)
@@ -120,10 +118,14 @@ def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: i
     so few leave none."""
     if all(score.neighbours for score in scores):
         healthy = healthy.stacked()
+    if count is None:
+        return healthy
     together = any(score.neighbours for score in scores)
-    healthy = (healthy.whole_stacks if together else healthy.evenly)(count or len(healthy))
+    healthy = (healthy.whole_stacks if together else healthy.evenly)(count)
     if any(_usable(score, healthy) != score for score in scores):
-        raise UsageError(f"of {count} slices too few lie between two others of their scan: take {4 * _RUN} or more")
+        raise UsageError(
+            f"among {count} of the healthy slices too few lie between two others of their scan: take more, or all"
+        )
     return healthy
 
 
@@ -142,14 +144,18 @@ def _usual(
 def usable_score(score: ScoreSettings, prior: PriorBundle, slices: int, spacing_mm: float) -> ScoreSettings:
     """The score as it can be used on a scan of so many slices at this distance: alone where these have no
     neighbours, or the slices beside the prior have none to compare with."""
-    if not score.neighbours or slices < _FEWEST_NEIGHBOURS or spacing_mm > REACH_MM:
+    if not score.neighbours or not have_neighbours(slices, spacing_mm):
         return score.alone
     return _usable(score, _kept_reference(prior))
 
 
-def usable_variants(score: ScoreSettings, prior: PriorBundle) -> tuple[ScoreSettings, ...]:
-    """The score among neighbours, where the slices beside the prior have any, and that of slices alone."""
-    return tuple(dict.fromkeys(_usable(one, _kept_reference(prior)) for one in score.variants))
+def usable_variants(
+    score: ScoreSettings, prior: PriorBundle, healthy: ReferenceSlices | None = None
+) -> tuple[ScoreSettings, ...]:
+    """The score among neighbours, where the healthy slices have any, and that of slices alone; healthy: by default
+    those beside the prior."""
+    healthy = healthy or _kept_reference(prior)
+    return tuple(dict.fromkeys(_usable(one, healthy) for one in score.variants))
 
 
 def _usable(score: ScoreSettings, healthy: ReferenceSlices | None) -> ScoreSettings:
@@ -163,8 +169,11 @@ def healthy_reference(
     grid: WorkingGrid,
     per_scan: int,
     watch: Watch,
+    *,
+    runs: bool = True,
 ) -> ReferenceSlices:
-    """Healthy slices on a prior's grid, at most `per_scan` of each scan, in evenly spread runs of neighbours.
+    """Healthy slices on a prior's grid, at most `per_scan` of each scan, evenly spread; runs: in runs of up to five
+    neighbours.
 
     Raises InputError when a scan cannot be read or no healthy slice is left.
     """
@@ -172,16 +181,16 @@ def healthy_reference(
     for number, source in enumerate(sources):
         watch.check()
         working = to_working_grid(read_ct(source.path).volume, grid)
-        pick = healthy_runs(source, working, per_scan, _RUN)
-        hu.append(working.hu[pick])
-        body.append(working.body[pick])
-        scan += [number] * len(pick)
-        stack += [(number, int(one)) for one in stacks_of(pick, working.geometry.spacing[2])]
+        length = _RUN if runs and within_reach(working.geometry.spacing[2]) else 1
+        for run in healthy_runs(source, working, per_scan, length):
+            hu.append(whole_hu(working.hu[run]))
+            body.append(working.body[run])
+            scan += [number] * len(run)
+            stack += [len(hu)] * len(run)
         watch.tell("reading", number + 1, len(sources))
     if not scan:
         raise InputError("the healthy scans hold no healthy slice: check the ranges in the column 'slices'")
-    numbers = np.unique(stack, axis=0, return_inverse=True)[1].ravel()
-    return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan), numbers)
+    return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan), np.array(stack))
 
 
 def drawn_slices(

@@ -8,7 +8,7 @@ from klip_engine.photograph import WorkingPhotograph
 from klip_engine.priors import Denoiser
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.settings import ScoreSettings
-from klip_engine.stacks import REACH_MM
+from klip_engine.stacks import FEWEST_SLICES, within_reach
 from klip_engine.volume import WorkingVolume
 
 TELLING_FACTOR = 1.5
@@ -25,11 +25,16 @@ def range_notices(levels: Sequence[float], denoiser: Denoiser) -> tuple[str, ...
     )
 
 
-def neighbour_notices(asked: ScoreSettings, spacing_mm: float) -> tuple[str, ...]:
-    """What the reader should know where slices lie too far apart to be looked at together."""
-    if not asked.neighbours or spacing_mm <= REACH_MM:
+def neighbour_notices(asked: ScoreSettings, used: ScoreSettings, slices: int, spacing_mm: float) -> tuple[str, ...]:
+    """What the reader should know where slices were to be looked at together and could not; a few are no wonder."""
+    if asked == used or slices < FEWEST_SLICES:
         return ()
-    return (f"The slices lie {spacing_mm:.3g} mm apart: each was scored on its own, which finds less.",)
+    if not within_reach(spacing_mm):
+        return (f"The slices lie {spacing_mm:.3g} mm apart: each was scored on its own, which finds less.",)
+    return (
+        "Each slice was scored on its own, which finds less: the prior keeps too few healthy slices with "
+        "neighbours to compare with. `klip-engine calibrate --healthy` keeps such slices.",
+    )
 
 
 def level_notices(null: NullDistribution) -> tuple[str, ...]:

@@ -88,12 +88,12 @@ def detect(
         scanner = None
         if measured is not None and isinstance(working, WorkingVolume):
             working, scanner = measured_scanner(measured, working)
+        asked, stack = settings, (len(working.body), working.geometry.spacing[2])
+        settings = replace(settings, score=usable_score(asked.score, bundle, *stack))
         recorder = None
         if save_updates is not None:
             kept = settings.to_dict() | {"prior": bundle.identity()}
             recorder = UpdateRecorder(Path(save_updates), sampler.levels, working.body, kept)
-        asked, spacing_mm = settings.score, working.geometry.spacing[2]
-        settings = replace(settings, score=usable_score(asked, bundle, len(working.body), spacing_mm))
         null_start = time.perf_counter()
         null, null_notices = _null(bundle, settings, device, watch)
         null_seconds = time.perf_counter() - null_start
@@ -125,7 +125,7 @@ def detect(
         threshold=marked.threshold,
         null_maxima=null.maxima,
         prior=bundle.identity(),
-        settings=settings.to_dict()
+        settings=asked.to_dict()
         | {"device": device, "null": null.identity(), "noise_levels": _levels(sampler.levels)},
         input=loaded.description,
         timing={
@@ -137,7 +137,7 @@ def detect(
         notices=(
             *loaded.notices,
             *grid_notices(working),
-            *neighbour_notices(asked, spacing_mm),
+            *neighbour_notices(asked.score, settings.score, *stack),
             *null_notices,
             *range_notices(sampler.levels, bundle.denoiser),
             *level_notices(null),

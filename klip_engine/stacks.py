@@ -16,16 +16,24 @@ StackArray = npt.NDArray[np.int64]
 
 REACH_MM = 6.0
 """Slices further apart are no neighbours: a nodule of 6 mm ends between them."""
+FEWEST_SLICES = 8
+"""Of a scan, below which its slices stand alone: too many of them would be ends."""
+_ROUNDING_MM = 0.01
 
 
-def stacks_of(slices: npt.NDArray[np.intp], spacing_mm: float) -> StackArray:
-    """The stacks of some slices of one scan, from their rising indices and the distance between neighbours."""
-    if spacing_mm > REACH_MM:
-        return np.arange(len(slices))
-    return np.cumsum(np.diff(slices, prepend=slices[:1]) > 1)
+def within_reach(spacing_mm: float) -> bool:
+    """Whether slices at this distance are neighbours."""
+    return spacing_mm <= REACH_MM + _ROUNDING_MM
+
+
+def have_neighbours(slices: int, spacing_mm: float) -> bool:
+    """Whether a scan of so many slices at this distance is looked at as a stack."""
+    return slices >= FEWEST_SLICES and within_reach(spacing_mm)
 
 
 def between_neighbours(stacks: StackArray) -> BoolArray:
     """Which slices have a neighbour on either side, [n]."""
     same = stacks[1:] == stacks[:-1]
-    return np.append(same, False) & np.insert(same, 0, False)
+    before, after = np.zeros(len(stacks), dtype=bool), np.zeros(len(stacks), dtype=bool)
+    before[1:], after[:-1] = same, same
+    return before & after

@@ -6,22 +6,22 @@ import torch
 
 from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.scoring.score_map import over_neighbours
-from klip_engine.stacks import REACH_MM, between_neighbours, stacks_of
+from klip_engine.stacks import FEWEST_SLICES, REACH_MM, between_neighbours, have_neighbours
 from klip_engine.volume import Geometry, WorkingVolume
 
 
-def test_slices_in_a_row_are_a_stack_unless_they_lie_too_far_apart():
-    slices = np.array([2, 3, 4, 8, 10, 11])
-    assert stacks_of(slices, 3.0).tolist() == [0, 0, 0, 1, 2, 2]
-    assert stacks_of(slices, REACH_MM).tolist() == [0, 0, 0, 1, 2, 2]
-    assert stacks_of(slices, REACH_MM + 0.1).tolist() == [0, 1, 2, 3, 4, 5]
-    assert stacks_of(slices[:0], 3.0).tolist() == []
+def test_scans_of_few_or_distant_slices_are_no_stack():
+    assert have_neighbours(FEWEST_SLICES, REACH_MM)
+    assert not have_neighbours(FEWEST_SLICES - 1, 3.0)
+    assert not have_neighbours(100, REACH_MM + 0.1)
+    assert have_neighbours(100, np.diff([0.0, 6.0, 12.0, 18.000000004]).mean())  # positions are rounded
 
 
 def test_only_slices_with_one_on_either_side_lie_between_neighbours():
     stacks = np.array([0, 0, 0, 0, 1, 2, 2])
     assert between_neighbours(stacks).tolist() == [False, True, True, False, False, False, False]
     assert between_neighbours(np.array([5])).tolist() == [False]
+    assert between_neighbours(np.array([])).tolist() == []
 
 
 def test_the_mean_over_neighbours_is_that_of_its_definition():
@@ -30,8 +30,8 @@ def test_the_mean_over_neighbours_is_that_of_its_definition():
     values = rng.normal(size=(len(stacks), 2, 4, 5))
     expected = np.empty_like(values)
     for n in range(len(stacks)):
-        near = [k for k in (n - 1, n, n + 1) if 0 <= k < len(stacks) and stacks[k] == stacks[n]]
-        expected[n] = np.average(values[near], axis=0, weights=[2 if k == n else 1 for k in near])
+        near = [k for k in (n - 1, n + 1) if 0 <= k < len(stacks) and stacks[k] == stacks[n]]
+        expected[n] = (values[n] + values[near].mean(axis=0)) / 2 if near else values[n]
     given = torch.from_numpy(values)
     found = over_neighbours(given, stacks).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -50,15 +50,16 @@ def _working(count: int) -> WorkingVolume:
 @pytest.mark.parametrize(
     ("ranges", "most", "expected"),
     [
-        (None, 10, [6, 7, 8, 9, 10, 19, 20, 21, 22, 23]),
-        (None, 5, [13, 14, 15, 16, 17]),
-        (None, 8, [6, 7, 8, 9, 20, 21, 22, 23]),  # two runs of four
-        (None, 1, [15]),
-        (((3, 9), (20, 22)), 10, [3, 4, 5, 6, 7, 8, 9]),  # both runs lie in the first range and overlap
-        (((3, 4), (20, 21)), 10, [3, 4, 20, 21]),  # nowhere three in a row
-        (((7, 7),), 10, [7]),
+        (None, 10, [[5, 6, 7, 8, 9], [20, 21, 22, 23, 24]]),
+        (None, 5, [[15, 16, 17, 18, 19]]),
+        (None, 8, [[15, 16, 17, 18, 19]]),  # a second run would be too much
+        (None, 3, [[15, 16, 17]]),
+        (None, 1000, [list(range(n, n + 5)) for n in range(0, 30, 5)]),
+        (((3, 9), (20, 25)), 10, [[4, 5, 6, 7, 8], [20, 21, 22, 23, 24]]),
+        (((3, 4), (20, 21)), 10, [[3, 4], [20, 21]]),  # nowhere three in a row
+        (((7, 7),), 10, [[7]]),
     ],
 )
 def test_reference_slices_are_taken_in_runs(ranges, most, expected, tmp_path):
     found = healthy_runs(Source(tmp_path, "one", ranges), _working(30), most, 5)
-    assert found.tolist() == expected
+    assert [run.tolist() for run in found] == expected

@@ -104,8 +104,8 @@ def calibrate(
         typer.Option(help="Healthy scans (files, DICOM folders, tables) to keep as the prior's reference slices."),
     ] = None,
     per_scan: Annotated[
-        int, typer.Option(help="Reference slices to take of each healthy scan, in runs.", min=1)
-    ] = 10,
+        int, typer.Option(help="Reference slices of each healthy scan, in runs of five neighbours.", min=1)
+    ] = 15,
     slices: Annotated[
         int | None, typer.Option(help="At most so many slices; more tell finer rates apart. Default: all.", min=2)
     ] = None,
@@ -119,7 +119,7 @@ def calibrate(
     """
 
     def work(reporter: Reporter, cancelled: IsCancelled) -> None:
-        from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference
+        from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference, usable_variants
         from klip_engine.errors import UsageError
         from klip_engine.files import writable_folder
         from klip_engine.io.sources import find_sources
@@ -141,7 +141,7 @@ def calibrate(
                 raise UsageError("healthy scans are CT, this prior is of pictures: leave out --healthy")
             reference = healthy_reference(find_sources(healthy), bundle.ct_grid, per_scan, watch)
         named = [settings.score] if options.score else all_scores(settings)
-        scores = [variant for score in named for variant in score.variants]
+        scores = [variant for score in named for variant in usable_variants(score, bundle, reference)]
         nulls = calibrate_scores(bundle, settings, scores, chosen, healthy=reference, count=slices, watch=watch)
         if reference is not None:
             keep_reference(bundle, reference)

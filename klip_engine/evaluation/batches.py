@@ -113,14 +113,12 @@ class Batches:
         densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
         maps = {}
         for density, (name, usual) in zip(densities, nulls.items(), strict=True):
-            parts = {}
-            for neighbours in (True, False):
-                score = scores[name] if neighbours and usual.among is not None else scores[name].alone
-                scales = usual.of(neighbours).scales
-                parts[neighbours] = score_map(
-                    density, scored.reconstruction, score, self.bundle, scales, stacks.of_slice
-                )[stacks.middle]
-            maps[name] = np.where(stacks.accompanied[:, None, None], parts[True], parts[False])
+            alone = (density[stacks.middle], scored.reconstruction[stacks.middle], scores[name].alone)
+            maps[name] = score_map(*alone, self.bundle, usual.alone.scales)
+            if usual.among is not None:
+                together = (density, scored.reconstruction, scores[name], self.bundle, usual.among.scales)
+                among = score_map(*together, stacks.of_slice)[stacks.middle]
+                maps[name] = np.where(stacks.accompanied[:, None, None], among, maps[name])
             if not np.isfinite(maps[name]).all():
                 raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
         return maps, scored.reconstruction[stacks.middle, 0].numpy()

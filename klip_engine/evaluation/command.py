@@ -120,7 +120,7 @@ def run_evaluation(
         reference = None
         if job.reference and job.baselines:
             per_scan = max(1, round(job.run.reference_slices / len(job.reference)))
-            reference = healthy_reference(job.reference, bundle.ct_grid, per_scan, watch)
+            reference = healthy_reference(job.reference, bundle.ct_grid, per_scan, watch, runs=False)
         outcome = run_study(
             study,
             bundle,

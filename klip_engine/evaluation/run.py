@@ -138,11 +138,13 @@ def _file(numbers: range) -> str:
 def _adapted(usual: Usual, study: Study, scores: Sequence[float]) -> dict[tuple[str, bool], NullDistribution]:
     """The null of each scan, by its file and whether slices have neighbours, as `detect` adapts it to the scan's
     level, here to its healthy slices."""
+    told_apart = usual.among is not None
     healthy: dict[tuple[str, bool], list[float]] = {}
-    for case, score in zip(study.cases, scores, strict=True):
-        found = healthy.setdefault((case.file, bool(study.accompanied[case.number])), [])
-        if case.kind == HEALTHY:
-            found.append(score)
+    for case, score, accompanied in zip(study.cases, scores, study.accompanied, strict=True):
+        for among in (True, False):
+            found = healthy.setdefault((case.file, among), [])
+            if case.kind == HEALTHY and (accompanied == among or not told_apart):
+                found.append(score)
     return {(file, among): usual.of(among).adapted_to(found) for (file, among), found in healthy.items()}
 
 

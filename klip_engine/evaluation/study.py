@@ -16,7 +16,7 @@ from klip_engine.evaluation.slab import one_slab
 from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
-from klip_engine.stacks import REACH_MM
+from klip_engine.stacks import have_neighbours
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -249,8 +249,9 @@ class _Site:
 
     def _around(self, k: int, seen: Callable[[int], FloatArray]) -> FloatArray:
         around = np.full((2, *self.grid.shape), np.nan, dtype=np.float32)
+        together = have_neighbours(len(self.working.hu), self.working.geometry.spacing[2])
         for side, one in enumerate((k - 1, k + 1)):
-            if one in self.healthy and self.working.geometry.spacing[2] <= REACH_MM:
+            if together and one in self.healthy:
                 around[side] = seen(one)
         return around
 

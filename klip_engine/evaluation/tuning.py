@@ -139,7 +139,7 @@ def families(weightings: Sequence[Weighting]) -> list[_Family]:
     """What is tried for each weighting: blocks for squared pulls, neighbourhoods for coherent ones."""
     found = []
     for weighting in weightings:
-        if weighting.endswith("coherent"):
+        if weighting not in ("plain", "variance"):
             found += [_Family(weighting, size, (1,)) for size in COHERENCE_PIXELS]
         else:
             found.append(_Family(weighting, ScoreTerm.coherence_pixels, BLOCK_PIXELS))

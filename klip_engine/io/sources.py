@@ -111,19 +111,28 @@ def healthy_slices(source: Source, working: WorkingVolume, most: int | None = No
     return found[np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
-def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int) -> npt.NDArray[np.intp]:
-    """As `healthy_slices`, but at most `most` slices in runs of up to `length` consecutive ones, evenly spread;
-    where so many in a row are nowhere healthy, shorter runs."""
+def healthy_runs(source: Source, working: WorkingVolume, most: int, length: int) -> list[npt.NDArray[np.intp]]:
+    """Runs of `length` consecutive healthy working slices, evenly spread, that do not overlap and hold at most
+    `most` slices in all; where so many in a row are nowhere healthy, shorter runs."""
     found = healthy_slices(source, working)
-    runs = -(-most // length)
-    for wanted in range(min(length, most // runs, len(found)), 0, -1):
-        starts = found[: len(found) - wanted + 1]
-        starts = starts[found[wanted - 1 :] - starts == wanted - 1]
-        if len(starts):
-            middles = (np.arange(runs) + 0.5) / runs * len(starts)  # the ends of a scan are unlike the rest
-            chosen = starts[middles.astype(np.intp)]
-            return np.unique(chosen[:, None] + np.arange(wanted))
-    return found
+    for wanted in range(min(length, most), 0, -1):
+        runs = [run for row in _rows(found) for run in _cut(row, wanted)]
+        if runs:
+            count = min(most // wanted, len(runs))
+            middles = (np.arange(count) + 0.5) / count * len(runs)  # the ends of a scan are unlike the rest
+            return [runs[int(middle)] for middle in middles]
+    return []
+
+
+def _rows(slices: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
+    """Consecutive ones together."""
+    return np.split(slices, np.flatnonzero(np.diff(slices) > 1) + 1)
+
+
+def _cut(row: npt.NDArray[np.intp], length: int) -> list[npt.NDArray[np.intp]]:
+    """Pieces of that length, one after another, from the middle of the row."""
+    first = len(row) % length // 2
+    return [row[start : start + length] for start in range(first, len(row) - length + 1, length)]
 
 
 def _ranges(text: str, where: str) -> tuple[tuple[int, int], ...] | None:

@@ -2,7 +2,7 @@
 
 from klip_engine.priors.base import Denoiser, PatchTiled, PriorMean
 from klip_engine.priors.bundle import PriorBundle, load_prior, save_bundle
-from klip_engine.priors.reference import ReferenceSlices, load_reference, save_reference
+from klip_engine.priors.reference import ReferenceSlices, load_reference, save_reference, whole_hu
 
 __all__ = [
     "Denoiser",
@@ -14,4 +14,5 @@ __all__ = [
     "load_reference",
     "save_bundle",
     "save_reference",
+    "whole_hu",
 ]

@@ -1,7 +1,7 @@
 """Real healthy slices kept beside a prior: what null distributions for new settings are measured on.
 
-NAME/reference/slices.safetensors   scan int16 [n], body: bits of [n, h * w] in uint8, hu int16 of the bodies'
-                                    pixels in this order (outside is air; older files: of all, [n, h, w]),
+NAME/reference/slices.safetensors   scan int16 [n], body and shown: bits of [n, h * w] in uint8, hu int16 of the
+                                    pixels shown, in this order (the rest is air; older files: of all, [n, h, w]),
                                     stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour)
 """
 
@@ -39,7 +39,7 @@ class ReferenceSlices:
         return len(self.hu)
 
     def evenly(self, count: int) -> ReferenceSlices:
-        """At most `count` of them, evenly spread, each on its own."""
+        """At most `count` of them, evenly spread; fewer than all are each on its own."""
         if count >= len(self):
             return self
         chosen = self._only(np.linspace(0, len(self) - 1, count).round().astype(int))
@@ -78,9 +78,21 @@ def save_reference(folder: Path, slices: ReferenceSlices) -> None:
     write_file(folder / _FILE, save(_arrays(slices)))
 
 
+def whole_hu(hu: FloatArray) -> FloatArray:
+    """HU as they are kept, rounded and within 12 bits."""
+    return hu.round().clip(-1024, 3071)
+
+
+def _mask(bits: npt.NDArray[np.uint8], shape: tuple[int, int]) -> BoolArray:
+    return np.unpackbits(bits, axis=1, count=shape[0] * shape[1]).reshape(-1, *shape) > 0
+
+
 def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:
+    hu = whole_hu(slices.hu).astype(np.int16)
+    shown = hu != AIR_HU
     return {
-        "hu": slices.hu[slices.body].round().clip(-1024, 3071).astype(np.int16),
+        "hu": hu[shown],
+        "shown": np.packbits(shown.reshape(len(slices), -1), axis=1),
         "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
         "scan": slices.scan.astype(np.int16),
         "stack": slices.stack.astype(np.int16),
@@ -97,16 +109,15 @@ def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | No
         scan = arrays["scan"]
         if arrays["body"].shape != (len(scan), -(-shape[0] * shape[1] // 8)) or not len(scan):
             raise ValueError(f"its slices do not fit the prior's grid {shape}")
-        body = np.unpackbits(arrays["body"], axis=1, count=shape[0] * shape[1]).reshape(-1, *shape) > 0
-        hu = arrays["hu"]
+        body, hu = _mask(arrays["body"], shape), arrays["hu"]
         if hu.ndim == 1:
             hu = np.full(body.shape, AIR_HU, dtype=np.int16)
-            hu[body] = arrays["hu"]
+            hu[_mask(arrays["shown"], shape)] = arrays["hu"]
         if hu.shape != body.shape:
             raise ValueError(f"its slices {hu.shape} do not fit the prior's grid {shape}")
         stack = arrays.get("stack", np.arange(len(scan)))
         if stack.shape != scan.shape or (np.diff(stack) < 0).any():
             raise ValueError("its stacks do not belong to its slices")
         return ReferenceSlices(hu.astype(np.float32), body, scan.astype(np.int64), stack.astype(np.int64))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
         raise PriorError(f"the reference slices {path} are damaged: {error}; calibrate the prior again") from error

@@ -48,11 +48,13 @@ class NullDistribution:
             raise PriorError("a null distribution needs finite scores; calibrate the prior again")
 
     def identity(self) -> dict[str, Any]:
-        """Its key, number of slices and their source, as written into every result."""
+        """Its key, number of slices, their source and whether they were scored with their neighbours, as written
+        into every result."""
         return {
             "key": settings_key(self.settings),
             "slices": len(self.maxima),
             "source": self.source,
+            "neighbours": self.settings.get("score", {}).get("neighbours", False),
             "scan_factor": round(self.scan_factor, 4),
         }
 

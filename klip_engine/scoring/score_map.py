@@ -16,9 +16,6 @@ PlaceArray = npt.NDArray[np.uint8]
 Scales = tuple[tuple[float, ...], ...]
 """Of each map (term and block size) at each place."""
 
-_NEIGHBOUR_WEIGHT = 0.5
-"""Of a neighbouring slice in the mean, relative to the slice itself."""
-
 
 def block_maps(density: torch.Tensor, blocks: Sequence[int]) -> FloatArray:
     """Mean KLIP density per pixel of each term over each block size, [terms * blocks, n, h, w], from densities
@@ -27,18 +24,16 @@ def block_maps(density: torch.Tensor, blocks: Sequence[int]) -> FloatArray:
 
 
 def over_neighbours(values: torch.Tensor, stacks: StackArray) -> torch.Tensor:
-    """The weighted mean of every slice [n, ...] and its neighbours: 1, 2, 1; 2, 1 at the end of a stack.
+    """The weighted mean of every slice [n, ...] and its neighbours, 1, 2, 1.
 
-    A lesion reaches into the next slice; noise and the sampler's chance do not.
+    At the ends of a stack the one neighbour stands for both. A lesion reaches into the next slice; noise and the
+    sampler's chance do not.
     """
-    same = torch.from_numpy(stacks[1:] == stacks[:-1])
-    weight = _NEIGHBOUR_WEIGHT * same.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
-    total, weights = values.clone(), torch.ones(len(values), *weight.shape[1:], dtype=values.dtype)
-    total[1:] += weight * values[:-1]
-    total[:-1] += weight * values[1:]
-    weights[1:] += weight
-    weights[:-1] += weight
-    return total / weights
+    places, same = np.arange(len(stacks)), stacks[1:] == stacks[:-1]
+    before, after = places - np.append(False, same), places + np.append(same, False)
+    left = np.where(before == places, after, before)
+    right = np.where(after == places, before, after)
+    return (values[left] + 2 * values + values[right]) / 4
 
 
 def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:

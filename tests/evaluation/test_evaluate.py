@@ -224,7 +224,7 @@ def test_evaluating_the_patients_behind_the_reference_is_said(job, scans, tmp_pa
     save_reference(bundle, healthy_reference(scans, GRID, 100, Watch()))
     small = replace(job, study=replace(STUDY, kinds=("star",), count=1), run=replace(job.run, scores=("klip",)))
     document = run_evaluation(replace(small, prior=bundle, reference=(), baselines={}))
-    assert any("6 healthy slices are also reference slices" in notice for notice in document["notices"])
+    assert any("4 healthy slices are also reference slices" in notice for notice in document["notices"])
     assert document["methods"][0]["null"]["source"] == "4 slices of 2 healthy scans"
     document = run_evaluation(replace(small, json_file=tmp_path / "other.json", baselines={}))
     assert not any("reference slices" in notice for notice in document["notices"])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from klip_engine.calibration import calibrate, calibrate_scores, keep_reference
+from klip_engine.calibration import calibrate, calibrate_scores, healthy_reference, keep_reference
 from klip_engine.errors import UsageError
+from klip_engine.io.sources import Source
 from klip_engine.pipeline import detect
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_prior
 from klip_engine.scoring.score_map import block_maps, slice_maxima
 from klip_engine.settings import SCORES, DetectionSettings, SamplingSettings
-from klip_engine.slices import NetworkMeter, score_images
+from klip_engine.slices import NetworkMeter, Watch, score_images
+from klip_engine.stacks import between_neighbours
 from klip_engine.volume import CTVolume, Geometry, body_mask, images_of_hu, to_working_grid
 from tests.conftest import save_wiener_prior, torso
 from tests.pipeline.conftest import GRID
@@ -46,20 +50,23 @@ def _scan(count: int, spacing_mm: float = 4.0) -> CTVolume:
     return CTVolume(torso(count), Geometry((120, 96, count), (4.0, 4.0, spacing_mm), (-240, -190, 33)))
 
 
+def _write(volume: CTVolume, path: Path) -> None:
+    sitk.WriteImage(volume.geometry.image(volume.hu), str(path))
+
+
 def test_a_scan_is_scored_with_its_neighbours_and_compared_with_slices_among_neighbours(bundle):
-    volume = _scan(5)
+    volume = _scan(9)
     detection = detect(volume, bundle, SETTINGS)
-    assert detection.settings["score"]["neighbours"] is True
     null = detection.settings["null"]
     assert (null["slices"], null["source"]) == (3 * RUNS, f"{3 * RUNS} slices of {RUNS} healthy scans")
+    assert null["neighbours"] is True
 
     working = to_working_grid(volume, GRID)
     meter = NetworkMeter(bundle.denoiser)
     density = score_images(working.images, bundle, SETTINGS, "cpu", meter, None).density
     alone = block_maps(density, SETTINGS.score.blocks(GRID.pixel_mm))[0]
-    weights = {0: [2, 1, 0, 0, 0], 2: [0, 1, 2, 1, 0], 4: [0, 0, 0, 1, 2]}
-    for n, of_slice in weights.items():
-        expected = np.average(alone, axis=0, weights=of_slice)
+    for n, (before, after) in {0: (1, 1), 4: (3, 5), 8: (7, 7)}.items():
+        expected = (alone[before] + 2 * alone[n] + alone[after]) / 4
         ratio = (detection.working.score[n] / expected)[working.body[n] & (expected > 0)]
         assert ratio.std() < 1e-4 * ratio.mean()  # in units of the null: one number
 
@@ -82,23 +89,50 @@ def test_the_null_among_neighbours_counts_the_slices_between_two_others(bundle):
     np.testing.assert_allclose(among.maxima, expected / np.quantile(expected, 0.9), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "spacing_mm"), [(1, 4.0), (2, 4.0), (4, 7.0)])
+@pytest.mark.parametrize(("count", "spacing_mm"), [(1, 4.0), (1, 7.0), (7, 4.0), (8, 7.0)])
 def test_slices_without_neighbours_stand_alone(bundle, count, spacing_mm):
     detection = detect(_scan(count, spacing_mm), bundle, SETTINGS)
-    assert detection.settings["score"]["neighbours"] is False
+    assert detection.settings["score"]["neighbours"] is True  # what was asked for, for `--settings`
+    assert detection.settings["null"]["neighbours"] is False
     assert detection.settings["null"]["slices"] == 6 * RUNS
     told = any("7 mm apart" in notice for notice in detection.notices)
-    assert told == (spacing_mm == 7.0)
+    assert told == (count == 8)
 
 
 def test_a_prior_whose_healthy_slices_have_no_neighbours_scores_slices_alone(bundle, tmp_path):
     keep_reference(bundle, _reference(np.repeat([0, 1], [7, 9]) * 100 + np.arange(16)))
-    assert detect(_scan(4), bundle, SETTINGS).settings["score"]["neighbours"] is False
+    detection = detect(_scan(8), bundle, SETTINGS)
+    assert detection.settings["null"]["neighbours"] is False
+    assert any("too few healthy slices with neighbours" in notice for notice in detection.notices)
     drawn = load_prior(save_wiener_prior(tmp_path / "drawn", GRID))
     null = calibrate(drawn, SETTINGS, "cpu", count=8)
     assert "neighbours" not in null.settings["score"]
 
 
 def test_too_few_slices_among_neighbours_are_refused(bundle):
-    with pytest.raises(UsageError, match="too few lie between two others"):
+    with pytest.raises(UsageError, match="among 6 of the healthy slices too few lie between two others"):
         calibrate(bundle, SETTINGS, "cpu", count=6)
+
+
+def test_nulls_of_kept_slices_are_those_of_the_slices_that_were_given(bundle, tmp_path):
+    path = tmp_path / "wide.nrrd"
+    hu = torso(20)[:, 20:-20, 30:-30]  # the body reaches beyond what was scanned: its border is not looked at
+    angle = np.radians(20)
+    turn = (np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle), 0, 0, 0, 1)
+    _write(CTVolume(hu, Geometry(hu.shape[::-1], (4.0, 4.0, 4.0), (-120.0, -110.0, 33.0), turn)), path)
+    given = healthy_reference([Source(path, "one")], GRID, 20, Watch())
+    assert (given.hu[~given.body] != -1000).any()
+    keep_reference(bundle, given)
+    fresh, kept = (calibrate(bundle, SETTINGS, "cpu", healthy=one) for one in (given, None))
+    assert fresh.settings == kept.settings
+    assert fresh.maxima == kept.maxima
+
+
+def test_many_slices_of_each_scan_are_kept_in_runs_that_can_be_thinned(bundle, tmp_path):
+    path = tmp_path / "long.nrrd"
+    _write(_scan(60), path)
+    far = tmp_path / "far.nrrd"
+    _write(_scan(20, 7.0), far)
+    given = healthy_reference([Source(path, "one"), Source(far, "two")], GRID, 1000, Watch())
+    assert np.unique(given.stack, return_counts=True)[1].tolist() == [5] * 12 + [1] * 20
+    assert between_neighbours(given.whole_stacks(40).stack).sum() >= 8
