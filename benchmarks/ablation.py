@@ -126,6 +126,9 @@ def main() -> None:
     scores = variants()
     meter = NetworkMeter(prior.denoiser, watch)
     nulls = calibrate_scores(prior, settings, list(scores.values()), "cpu", watch=watch)
+    for score, null in zip(scores.values(), nulls, strict=True):
+        if score.neighbours != null.identity()["neighbours"]:
+            raise SystemExit("the prior keeps no healthy slices with neighbours: calibrate it with --healthy")
     drawn = drawn_slices(prior, DRAWN_SLICES, settings, "cpu", meter)
     default = SCORES["klip-multiscale"]
     from_drawn = calibrate_scores(prior, settings, [default.alone], "cpu", healthy=drawn, watch=watch)[0]

@@ -58,10 +58,10 @@ def sample_scan(
 
     Finished batches are kept in `work`, which must hold those of the same scan.
     """
-    _same_scan(projections, work)
     slices = measured_slices(projections, bundle, trust_geometry=True)
     settings = for_measured(DetectionSettings(device="cpu"), slices, bundle.ct_grid.pixel_mm)
     settings = replace(settings, score=settings.score.alone)  # the study's slices are of many scans
+    _same_run(projections, settings, bundle, work)
     working = to_working_grid(first_image(projections, slices).volume, bundle.ct_grid)
     meter = NetworkMeter(bundle.denoiser, watch)
     working, scanner = measured_scanner(slices, working)
@@ -101,15 +101,16 @@ def detected(scan: PulledScan, bundle: PriorBundle, watch: Watch) -> DetectedSca
     )
 
 
-def _same_scan(projections: Projections, work: Path) -> None:
-    """Keep what was measured in the folder by its digest; refuse one with another."""
-    digest = hashlib.sha256(projections.line_integrals.tobytes()).hexdigest()
-    path = work / "scan.sha256"
+def _same_run(projections: Projections, settings: DetectionSettings, bundle: PriorBundle, work: Path) -> None:
+    """Keep in the folder what its batches depend on, by a digest; refuse one with another."""
+    measured = hashlib.sha256(projections.line_integrals.tobytes()).hexdigest()
+    digest = hashlib.sha256(repr((measured, settings.to_dict(), bundle.sha256)).encode()).hexdigest()
+    path = work / "run.sha256"
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
         write_file(path, digest.encode())
     elif path.read_text() != digest:
-        raise SystemExit(f"{work} holds batches of another scan: delete it")
+        raise SystemExit(f"{work} holds batches of another scan, prior or settings: delete it")
 
 
 def _null(bundle: PriorBundle, settings: DetectionSettings, watch: Watch) -> NullDistribution:

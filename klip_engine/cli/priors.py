@@ -147,8 +147,9 @@ def calibrate(
             keep_reference(bundle, reference)
         paths = [null.save(folder) for null in nulls]
         names = ", ".join(one.name for one in named)
-        message = f"Null distributions of {nulls[0].source} written to {folder} (scores: {names})"
-        reporter.done(message, out=[str(path) for path in paths], slices=len(nulls[0].maxima))
+        sources = " and ".join(dict.fromkeys(null.source for null in nulls))
+        message = f"Null distributions of {sources} written to {folder} (scores: {names})"
+        reporter.done(message, out=[str(path) for path in paths], slices=max(len(null.maxima) for null in nulls))
 
     run(work, progress)
 

@@ -145,6 +145,9 @@ def notices(evaluation: Evaluation) -> list[str]:
             f"{evaluation.outcome.known_slices} healthy slices are also reference slices of the prior: the "
             "p-values of these patients say nothing, and their scores flatter. Evaluate other patients."
         )
+    lone = int((~evaluation.study.accompanied).sum())
+    if lone and evaluation.settings["detection"]["score"]["neighbours"]:
+        said.append(f"{lone} slices have no neighbours to be looked at with: every score takes them alone.")
     patients = len({case.patient for case in evaluation.study.cases})
     if patients < 5:
         said.append(

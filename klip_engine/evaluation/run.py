@@ -24,7 +24,7 @@ from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.study import HEALTHY, Study
 from klip_engine.evaluation.work import open_work, stored_batch, work_state
 from klip_engine.pipeline import NULL_SLICES_ON_DEMAND
-from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, whole_hu
 from klip_engine.scoring.null import NullDistribution, find_null
 from klip_engine.settings import ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch
@@ -92,7 +92,8 @@ def run_study(
     nulls = _nulls(batches)
     fitted, baseline_nulls = fitted_baselines(batches, baselines, reference, nulls) if baselines else ({}, {})
     results: dict[str, list[SliceResult]] = {name: [] for name in (*nulls, *fitted)}
-    methods = _methods(settings, bundle, nulls, fitted, baseline_nulls)
+    described = {name: _null_of(usual, study) for name, usual in nulls.items()}
+    methods = _methods(settings, bundle, described, fitted, baseline_nulls)
     scores: dict[str, list[float]] = {method.name: [] for method in methods}
     parts = study.batches(settings.detection.batch_slices)
     for numbers in parts:
@@ -193,15 +194,15 @@ def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
     """How many healthy slices of the study are reference slices too."""
     if reference is None:
         return 0
-    known = {one.round().astype(np.int16).tobytes() for one in reference.hu}
+    known = {one.astype(np.int16).tobytes() for one in whole_hu(reference.hu)}
     healthy = (hu for hu, case in zip(study.hu, study.cases, strict=True) if case.kind == HEALTHY)
-    return sum(one.round().clip(-1024, 3071).astype(np.int16).tobytes() in known for one in healthy)
+    return sum(whole_hu(one).astype(np.int16).tobytes() in known for one in healthy)
 
 
 def _methods(
     settings: RunSettings,
     bundle: PriorBundle,
-    nulls: Mapping[str, Usual],
+    nulls: Mapping[str, dict[str, Any]],
     fitted: Mapping[str, Baseline],
     baseline_nulls: Mapping[str, NullDistribution],
 ) -> tuple[Method, ...]:
@@ -210,12 +211,25 @@ def _methods(
             name,
             "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
             min(settings.scored_by(name).score.blocks(bundle.ct_grid.pixel_mm)),
-            {"from": nulls[name].of(True).source or "slices without anomaly"} | nulls[name].of(True).identity(),
+            nulls[name],
         )
         for name in settings.scores
     ]
     others = [Method(name, one.source, 1, _reference_null(baseline_nulls[name])) for name, one in fitted.items()]
     return (*ours, *others)
+
+
+def _null_of(usual: Usual, study: Study) -> dict[str, Any]:
+    """Where p-values come from; "alone": where those of slices without neighbours do, in a study that has both."""
+
+    def described(null: NullDistribution) -> dict[str, Any]:
+        return {"from": null.source or "slices without anomaly"} | null.identity()
+
+    accompanied = study.accompanied
+    found = described(usual.of(bool(accompanied.any())))
+    if usual.among is not None and accompanied.any() and not accompanied.all():
+        found["alone"] = described(usual.alone)
+    return found
 
 
 def _reference_null(null: NullDistribution) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from klip_engine.calibration import calibrate_scores, healthy_reference, keep_reference
 from klip_engine.evaluation.batches import Batches, Usual
@@ -16,6 +18,7 @@ from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
 from klip_engine.io import read_ct
+from klip_engine.io.sources import Source
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.settings import SCORES, DetectionSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
@@ -41,6 +44,15 @@ def bundle(prior, scans, tmp_path) -> PriorBundle:
     for null in calibrate_scores(bundle, SETTINGS, SETTINGS.score.variants, "cpu"):
         null.save(folder / "null")
     return bundle
+
+
+def _far(scan: Source, folder: Path) -> Source:
+    """The same scan with its slices 7 mm apart."""
+    image = sitk.ReadImage(str(scan.path))
+    image.SetSpacing((*image.GetSpacing()[:2], 7.0))
+    far = replace(scan, path=folder / "far.nrrd")
+    sitk.WriteImage(image, str(far.path))
+    return far
 
 
 def test_every_slice_comes_with_the_healthy_ones_beside_it(scans):
@@ -73,13 +85,7 @@ def test_every_slice_comes_with_the_healthy_ones_beside_it(scans):
 
 
 def test_slices_too_far_apart_have_no_neighbours(scans, tmp_path):
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(scans[0].path))
-    image.SetSpacing((*image.GetSpacing()[:2], 7.0))
-    far = replace(scans[0], path=tmp_path / "far.nrrd")
-    sitk.WriteImage(image, str(far.path))
-    study = collect_study([far, scans[1]], GRID, STUDY)
+    study = collect_study([_far(scans[0], tmp_path), scans[1]], GRID, STUDY)
     of_far = [case.file == "far.nrrd" for case in study.cases]
     np.testing.assert_array_equal(study.accompanied, ~np.array(of_far))
 
@@ -127,3 +133,27 @@ def test_an_evaluation_says_which_slices_its_p_values_come_from(bundle, scans, t
     nulls = {one["name"]: one["null"]["slices"] for one in document["methods"]}
     assert nulls == {"klip-neighbours": 12, "klip": 20}
     assert document["settings"]["detection"]["score"]["neighbours"] is True
+    assert not any("no neighbours" in notice for notice in document["notices"])
+
+
+def test_an_evaluation_with_slices_that_stand_alone_says_so_and_can_be_resumed(bundle, scans, tmp_path):
+    far = _far(scans[0], tmp_path)
+    job = EvaluationJob(
+        scans=(far, scans[1]),
+        json_file=tmp_path / "result.json",
+        study=STUDY,
+        run=RunSettings(SETTINGS, (SETTINGS.score.name, "klip")),
+        prior=bundle,
+        baselines={},
+        bootstrap=Bootstrap(5),
+    )
+    document = run_evaluation(job)
+    null = {one["name"]: one["null"] for one in document["methods"]}
+    assert null["klip-neighbours"]["neighbours"] is True
+    assert null["klip-neighbours"]["alone"]["slices"] == null["klip"]["slices"] == 20
+    assert "alone" not in null["klip"]
+    assert any("slices have no neighbours" in notice for notice in document["notices"])
+    again = run_evaluation(replace(job, resume=True))
+    assert {key: value for key, value in again.items() if key != "timing"} == {
+        key: value for key, value in document.items() if key != "timing"
+    }
