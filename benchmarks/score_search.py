@@ -1,12 +1,13 @@
 """Which terms make the score that finds lesions best, on training patients, every kind of lesion counting alike.
 
-    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--out FOLDER]
+    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--alone] [--out DIR]
 
 Lesions are inserted into the scans of the patients the default prior was trained on (it denoises them no better
 than others: docs/benchmarks.md); the two validation patients are not touched. The pulls of every slice are kept by
 noise level, so that any score of `klip_engine.scoring.klip` can be computed from the same posterior samples.
-Combinations of terms (the largest counts, each in units of what is usual in lung or elsewhere) are grown greedily
-from several starts, one term added, left out or changed at a time.
+Combinations of terms (the largest counts, each in units of what is usual in lung or elsewhere, averaged over
+neighbouring slices unless --alone) are grown greedily from several starts, one term added, left out or changed at a
+time.
 
 Judged by the mean over presets and kinds of image-level and dataset-level AUROC. Because much is tried, the choice
 is checked by leaving scans out: chosen on one half of them, its figures on the other half, both ways.
@@ -27,6 +28,7 @@ import torch
 from default_prior.make import write_tables
 from safetensors.torch import load_file, save_file
 
+from klip_engine.evaluation.stacked_slices import StackedSlices
 from klip_engine.evaluation.study import HEALTHY, StudySettings, collect_study
 from klip_engine.files import replaced_file
 from klip_engine.io.sources import Source, read_manifest
@@ -36,7 +38,7 @@ from klip_engine.priors.bundle import PriorBundle
 from klip_engine.samplers.base import Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm, Window
 from klip_engine.scoring.metrics import auroc
-from klip_engine.scoring.score_map import local_places
+from klip_engine.scoring.score_map import local_places, over_neighbours
 from klip_engine.settings import SCORES, DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images
 from klip_engine.volume import images_of_hu
@@ -88,8 +90,17 @@ def keep_pulls(
     slices = collect_study([scan], prior.ct_grid, replace(study, seed=number))
     keeper = PullKeeper()
     meter = NetworkMeter(prior.denoiser)
+    stacks = StackedSlices.of(slices.hu, slices.around, range(len(slices)))
     scored = score_images(
-        images_of_hu(slices.hu), prior, settings, "cpu", meter, None, scores=[SCORES["kl"]], observer=keeper
+        images_of_hu(stacks.hu),
+        prior,
+        settings,
+        "cpu",
+        meter,
+        None,
+        scores=[SCORES["kl"]],
+        numbers=stacks.numbers,
+        observer=keeper,
     )
     kinds = [-1 if case.kind == HEALTHY else KINDS.index(case.kind) for case in slices.cases]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +109,9 @@ def keep_pulls(
             {
                 "pulls": torch.cat(keeper.pulls),
                 "variances": torch.cat(keeper.variances),
-                "reconstruction": scored.reconstruction[:, 0].contiguous(),
+                "reconstruction": scored.reconstruction[stacks.middle, 0].contiguous(),
+                "stacks": torch.from_numpy(stacks.of_slice),
+                "middle": torch.tensor(stacks.middle),
                 "body": torch.from_numpy(slices.body),
                 "lesion": torch.from_numpy(slices.lesion),
                 "kinds": torch.tensor(kinds),
@@ -135,18 +148,23 @@ class Scores:
         return np.nan_to_num(np.nanquantile(shown, 0.9, axis=2), nan=1.0)
 
 
-def scores_of(path: Path, scan: int, terms: Terms, levels: Sequence[float], pixel_mm: float) -> Scores:
+def scores_of(
+    path: Path, scan: int, terms: Terms, levels: Sequence[float], pixel_mm: float, neighbours: bool
+) -> Scores:
     kept = load_file(path)
     places = local_places(
         1000 * kept["reconstruction"].numpy(), DEFAULT.place_edges_hu, DEFAULT.place_mm / pixel_mm
     )
     body, lesion, kinds = (kept[name].numpy() for name in ("body", "lesion", "kinds"))
-    accumulator = KlipAccumulator(terms, levels, len(kinds), 1)
+    accumulator = KlipAccumulator(terms, levels, len(kept["stacks"]), 1)
     for number, sigma in enumerate(levels):
         pull = sigma * kept["pulls"][:, number, None].float()
         variance = sigma**2 * kept["variances"][:, number, None].float().clamp(min=1e-8)
         accumulator.add(Step(sigma, torch.zeros_like(pull), pull, variance.log()))
-    maps = accumulator.density().numpy()  # [slices, terms, h, w]
+    density = accumulator.density()
+    if neighbours:
+        density = over_neighbours(density, kept["stacks"].numpy())
+    maps = density[kept["middle"]].numpy()  # [slices, terms, h, w]
     peaks = [np.where((body & (places == place))[:, None], maps, 0).max(axis=(2, 3)).T for place in (0, 1)]
     rng = np.random.default_rng(scan)
     pixels = []
@@ -239,6 +257,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/score-search"))
     parser.add_argument("--collect-only", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="score every slice without its neighbours")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     prior = load_prior(arguments.prior)
@@ -263,7 +282,7 @@ def main() -> None:
                 keep_pulls(source, number, prior, settings, study, path)
                 print(f"{preset}: {source.path.stem} kept", flush=True)
             if not arguments.collect_only:
-                parts.append(scores_of(path, number, terms, levels, prior.pixel_size))
+                parts.append(scores_of(path, number, terms, levels, prior.pixel_size, not arguments.alone))
         if parts:
             judged.append(Scores.joined(parts))
     if not arguments.collect_only:
