@@ -18,6 +18,7 @@ from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, sav
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import (
+    PlaceArray,
     Scales,
     block_maps,
     block_scales,
@@ -27,7 +28,7 @@ from klip_engine.scoring.score_map import (
 )
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
-from klip_engine.stacks import between_neighbours, have_neighbours, within_reach
+from klip_engine.stacks import StackArray, between_neighbours, have_neighbours, standing_alone, within_reach
 from klip_engine.volume import (
     AIR_HU,
     BoolArray,
@@ -100,45 +101,65 @@ def calibrate_scores(
         densities = scored.density.split([len(score.terms) for score in scores], dim=1)
         for score, density in zip(scores, densities, strict=True):
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
-            reconstruction, seen = scored.reconstruction, body
+            there = places(scored.reconstruction, score, prior)
             if score.neighbours and healthy is not None:
-                counted = between_neighbours(healthy.stack)
-                density = over_neighbours(density, healthy.stack)[counted]
-                reconstruction, seen = reconstruction[counted], body[counted]
-            source = f"{len(seen)} slices drawn from the prior"
+                maxima, scales = _usual_among(density, body, there, healthy.stack, score, prior)
+            else:
+                maxima, scales = _usual_alone(density, body, there, score, prior)
+            source = f"{len(body)} slices drawn from the prior"
             if healthy is not None:
                 source = healthy.describe(score.neighbours)
-            maxima, scales = _usual(density, reconstruction, seen, score, prior)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls
 
 
 def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: int | None) -> ReferenceSlices:
-    """At most `count` of the slices, those with neighbours where nothing else is asked for; raises UsageError where
-    so few leave none."""
-    if all(score.neighbours for score in scores):
-        healthy = healthy.stacked()
+    """At most `count` of the slices, where a score looks at neighbours whole stacks of them; raises UsageError
+    where so few leave none between two others."""
     if count is None:
         return healthy
-    together = any(score.neighbours for score in scores)
-    healthy = (healthy.whole_stacks if together else healthy.evenly)(count)
-    if any(_usable(score, healthy) != score for score in scores):
-        raise UsageError(
-            f"among {count} of the healthy slices too few lie between two others of their scan: take more, or all"
-        )
-    return healthy
+    if not any(score.neighbours for score in scores):
+        return healthy.evenly(count)
+    for chosen in (healthy.whole_stacks(count), healthy.stacked().whole_stacks(count)):
+        if all(_usable(score, chosen) == score for score in scores):
+            return chosen
+    raise UsageError(
+        f"among {count} of the healthy slices too few lie between two others of their scan: take more, or all"
+    )
 
 
-def _usual(
-    density: torch.Tensor, reconstruction: torch.Tensor, body: BoolArray, score: ScoreSettings, prior: PriorBundle
+def _usual_alone(
+    density: torch.Tensor, body: BoolArray, there: PlaceArray | None, score: ScoreSettings, prior: PriorBundle
 ) -> tuple[FloatArray, Scales]:
     """The highest score of each null slice, and the scales of the score's maps."""
     blocks = score.blocks(prior.pixel_size)
     maps = block_maps(density, blocks)
     quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
-    there = places(reconstruction, score, prior)
     scales = block_scales(maps, body, quantiles, there)
     return slice_maxima(combine_blocks(maps, scales, there), body), scales
+
+
+def _usual_among(
+    density: torch.Tensor,
+    body: BoolArray,
+    there: PlaceArray | None,
+    stack: StackArray,
+    score: ScoreSettings,
+    prior: PriorBundle,
+) -> tuple[FloatArray, Scales]:
+    """The same of slices between two neighbours.
+
+    Slices that stand alone count, too, as they are of more patients: with their own highest score times what
+    neighbours usually make of it, the median ratio over the slices that have both.
+    """
+    between, alone = between_neighbours(stack), standing_alone(stack)
+    part = None if there is None else there[between]
+    maxima, scales = _usual_alone(over_neighbours(density, stack)[between], body[between], part, score, prior)
+    maps = block_maps(density, score.blocks(prior.pixel_size))
+    own = slice_maxima(combine_blocks(maps, scales, there), body)
+    shown = own[between] > 0
+    ratio = np.median(maxima[shown] / own[between][shown]) if shown.any() else 1.0
+    return np.concatenate([maxima, np.float32(ratio) * own[alone]]), scales
 
 
 def usable_score(score: ScoreSettings, prior: PriorBundle, slices: int, spacing_mm: float) -> ScoreSettings:

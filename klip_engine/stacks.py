@@ -31,6 +31,12 @@ def have_neighbours(slices: int, spacing_mm: float) -> bool:
     return slices >= FEWEST_SLICES and within_reach(spacing_mm)
 
 
+def standing_alone(stacks: StackArray) -> BoolArray:
+    """Which slices have no neighbour, [n]."""
+    _, stack, sizes = np.unique(stacks, return_inverse=True, return_counts=True)
+    return sizes[stack] == 1
+
+
 def between_neighbours(stacks: StackArray) -> BoolArray:
     """Which slices have a neighbour on either side, [n]."""
     same = stacks[1:] == stacks[:-1]

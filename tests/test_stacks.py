@@ -6,7 +6,7 @@ import torch
 
 from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.scoring.score_map import over_neighbours
-from klip_engine.stacks import FEWEST_SLICES, REACH_MM, between_neighbours, have_neighbours
+from klip_engine.stacks import FEWEST_SLICES, REACH_MM, between_neighbours, have_neighbours, standing_alone
 from klip_engine.volume import Geometry, WorkingVolume
 
 
@@ -22,6 +22,7 @@ def test_only_slices_with_one_on_either_side_lie_between_neighbours():
     assert between_neighbours(stacks).tolist() == [False, True, True, False, False, False, False]
     assert between_neighbours(np.array([5])).tolist() == [False]
     assert between_neighbours(np.array([])).tolist() == []
+    assert standing_alone(stacks).tolist() == [False] * 4 + [True] + [False] * 2
 
 
 def test_the_mean_over_neighbours_is_that_of_its_definition():

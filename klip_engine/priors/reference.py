@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 
 from klip_engine.errors import PriorError
 from klip_engine.files import write_file
-from klip_engine.stacks import StackArray, between_neighbours
+from klip_engine.stacks import StackArray, between_neighbours, standing_alone
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray
 
 _FILE = Path("reference") / "slices.safetensors"
@@ -68,9 +68,16 @@ class ReferenceSlices:
         return hashlib.sha256(b"".join(array.tobytes() for array in _arrays(self).values())).hexdigest()
 
     def describe(self, neighbours: bool = False) -> str:
-        """What a null distribution made of them rests on; neighbours: of those between two neighbours."""
-        counted = between_neighbours(self.stack) if neighbours else np.ones(len(self), dtype=bool)
-        return f"{counted.sum()} slices of {len(np.unique(self.scan[counted]))} healthy scans"
+        """What a null distribution made of them rests on; neighbours: of those that are looked at with theirs."""
+
+        def described(counted: BoolArray) -> str:
+            return f"{counted.sum()} slices of {len(np.unique(self.scan[counted]))} healthy scans"
+
+        if not neighbours:
+            return described(np.ones(len(self), dtype=bool))
+        alone = standing_alone(self.stack)
+        lone = f" and {alone.sum()} that stand alone" if alone.any() else ""
+        return described(between_neighbours(self.stack)) + lone
 
 
 def save_reference(folder: Path, slices: ReferenceSlices) -> None:

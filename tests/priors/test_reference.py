@@ -50,7 +50,8 @@ def test_slices_between_two_others_and_these():
     slices = replace(_slices(12), stack=np.array([0, 0, 0, 0, 1, 2, 3, 3, 3, 4, 5, 5]))
     assert slices.stacked().stack.tolist() == [0, 0, 0, 0, 3, 3, 3]
     assert slices.describe() == "12 slices of 4 healthy scans"
-    assert slices.describe(neighbours=True) == "3 slices of 2 healthy scans"
+    assert slices.describe(neighbours=True) == "3 slices of 2 healthy scans and 3 that stand alone"
+    assert slices.stacked().describe(neighbours=True) == "3 slices of 2 healthy scans"
     assert len(_slices(4).stacked()) == 0
 
 
