@@ -41,13 +41,14 @@ def main() -> None:
     parser.add_argument("--prior", default="default")
     parser.add_argument("--lesions", default="tumor,nodule,star,effusion,metal")
     parser.add_argument("--baselines", default="none")
+    parser.add_argument("--scores", default="", help="names with commas; default: all")
     parser.add_argument("--matched", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--reference-slices", type=int, default=32)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     settings = choose_settings(arguments.preset)
-    scores = tuple(score.name for score in all_scores(settings))
+    scores = split_names(arguments.scores) or tuple(score.name for score in all_scores(settings))
     job = EvaluationJob(
         scans=tuple(
             Source(arguments.ct / "series" / f"{case}.nrrd", case, ranges)

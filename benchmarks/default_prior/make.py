@@ -1,9 +1,9 @@
 """Train the default prior on the shared CT collection: writes the two tables, then runs `klip-engine train`, then
 `klip-engine calibrate` with the training patients' slices as reference.
 
-    python benchmarks/default_prior/make.py ../shared/ct -o runs/default [--minutes 128] [--processes 2] [--resume]
+    python benchmarks/default_prior/make.py ../shared/ct -o runs/default [--minutes 48] [--processes 2] [--resume]
 
-128 minutes by the clock; the processes, one a core, share batches of 16. Patients LIDC-IDRI-0314 and C3N-00249 are
+48 minutes by the clock; the processes, one a core, share batches of 16. Patients LIDC-IDRI-0314 and C3N-00249 are
 kept for validation. Only slices marked as healthy-looking are used.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ct", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--minutes", default="128")
+    parser.add_argument("--minutes", default="48")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
