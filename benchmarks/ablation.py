@@ -33,7 +33,6 @@ from klip_engine.settings import SCORES, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
 from klip_engine.volume import FloatArray, images_of_hu
 
-DRAWN_SLICES = 64
 WINDOW: Window = (0.2, 0.8)
 WEIGHTINGS: tuple[tuple[str, ScoreTerm], ...] = (
     ("plain pulls", ScoreTerm(WINDOW, "plain")),
@@ -112,6 +111,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--cases", choices=list(CASES), default="validation")
     parser.add_argument("--lesions", default="tumor,nodule,star,effusion,metal")
+    parser.add_argument("--drawn", type=int, default=64, help="slices drawn for a null; 0: no such row")
     parser.add_argument("-o", "--out", type=Path)
     arguments = parser.parse_args()
     kinds = tuple(arguments.lesions.split(","))
@@ -129,9 +129,12 @@ def main() -> None:
     for score, null in zip(scores.values(), nulls, strict=True):
         if score.neighbours != null.identity()["neighbours"]:
             raise SystemExit("the prior keeps no healthy slices with neighbours: calibrate it with --healthy")
-    drawn = drawn_slices(prior, DRAWN_SLICES, settings, "cpu", meter)
     default = SCORES["klip-multiscale"]
-    from_drawn = calibrate_scores(prior, settings, [default.alone], "cpu", healthy=drawn, watch=watch)[0]
+    others = {}
+    if arguments.drawn:
+        drawn = drawn_slices(prior, arguments.drawn, settings, "cpu", meter)
+        found = calibrate_scores(prior, settings, [default.alone], "cpu", healthy=drawn, watch=watch)[0]
+        others[f"... and null from {arguments.drawn} drawn slices"] = found
     stacks = StackedSlices.of(study.hu, study.around, range(len(study)))
     if not stacks.accompanied.all():
         raise SystemExit("slices without neighbours have a null of their own: take other scans")
@@ -142,9 +145,7 @@ def main() -> None:
     densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
     lines = [["", *(f"{kind}, image / dataset / matched" for kind in kinds), "false alarms asked for 0.1, 0.2"]]
     for (name, score), density, null in zip(scores.items(), densities, nulls, strict=True):
-        nulls_of = {name: null} | (
-            {f"... and null from {DRAWN_SLICES} drawn slices": from_drawn} if score == default.alone else {}
-        )
+        nulls_of = {name: null} | (others if score == default.alone else {})
         for label, used in nulls_of.items():
             maps = score_map(density, scored.reconstruction, score, prior, used.scales, stacks.of_slice)
             maps = maps[stacks.middle]
