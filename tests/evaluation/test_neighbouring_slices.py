@@ -119,17 +119,20 @@ def test_maps_are_means_over_neighbours_where_there_are_some(bundle, scans, tmp_
     assert [len(sides) for sides in (study.around[0, [1]], study.around[2])] == [1, 2]
 
 
-def test_an_evaluation_says_which_slices_its_p_values_come_from(bundle, scans, tmp_path):
-    job = EvaluationJob(
+def _job(bundle: PriorBundle, scans: tuple[Source, ...], folder: Path) -> EvaluationJob:
+    return EvaluationJob(
         scans=scans,
-        json_file=tmp_path / "result.json",
+        json_file=folder / "result.json",
         study=STUDY,
         run=RunSettings(SETTINGS, (SETTINGS.score.name, "klip")),
         prior=bundle,
         baselines={},
         bootstrap=Bootstrap(5),
     )
-    document = run_evaluation(job)
+
+
+def test_an_evaluation_says_which_slices_its_p_values_come_from(bundle, scans, tmp_path):
+    document = run_evaluation(_job(bundle, scans, tmp_path))
     nulls = {one["name"]: one["null"]["slices"] for one in document["methods"]}
     assert nulls == {"klip-neighbours": 12, "klip": 20}
     assert document["settings"]["detection"]["score"]["neighbours"] is True
@@ -137,16 +140,7 @@ def test_an_evaluation_says_which_slices_its_p_values_come_from(bundle, scans, t
 
 
 def test_an_evaluation_with_slices_that_stand_alone_says_so_and_can_be_resumed(bundle, scans, tmp_path):
-    far = _far(scans[0], tmp_path)
-    job = EvaluationJob(
-        scans=(far, scans[1]),
-        json_file=tmp_path / "result.json",
-        study=STUDY,
-        run=RunSettings(SETTINGS, (SETTINGS.score.name, "klip")),
-        prior=bundle,
-        baselines={},
-        bootstrap=Bootstrap(5),
-    )
+    job = _job(bundle, (_far(scans[0], tmp_path), scans[1]), tmp_path)
     document = run_evaluation(job)
     null = {one["name"]: one["null"] for one in document["methods"]}
     assert null["klip-neighbours"]["neighbours"] is True
