@@ -111,14 +111,18 @@ class Batches:
             numbers=stacks.numbers,
         )
         densities = scored.density.split([len(score.terms) for score in scores.values()], dim=1)
+        reconstruction = scored.reconstruction[stacks.middle]
         maps = {}
         for density, (name, usual) in zip(densities, nulls.items(), strict=True):
-            alone = (density[stacks.middle], scored.reconstruction[stacks.middle], scores[name].alone)
-            maps[name] = score_map(*alone, self.bundle, usual.alone.scales)
+            score = scores[name]
+            maps[name] = score_map(
+                density[stacks.middle], reconstruction, score.alone, self.bundle, usual.alone.scales
+            )
             if usual.among is not None:
-                together = (density, scored.reconstruction, scores[name], self.bundle, usual.among.scales)
-                among = score_map(*together, stacks.of_slice)[stacks.middle]
-                maps[name] = np.where(stacks.accompanied[:, None, None], among, maps[name])
+                among = score_map(
+                    density, scored.reconstruction, score, self.bundle, usual.among.scales, stacks.of_slice
+                )
+                maps[name] = np.where(stacks.accompanied[:, None, None], among[stacks.middle], maps[name])
             if not np.isfinite(maps[name]).all():
                 raise KlipError("the reconstruction did not stay finite; the prior or the settings are at fault")
-        return maps, scored.reconstruction[stacks.middle, 0].numpy()
+        return maps, reconstruction[:, 0].numpy()

@@ -98,23 +98,22 @@ def run_study(
     parts = study.batches(settings.detection.batch_slices)
     for numbers in parts:
         watch.check()
-        parts_of = (study.hu[numbers], study.body[numbers], numbers, nulls, fitted, study.around[numbers])
-        batch = batches.scored(_file(numbers), *parts_of)
+        hu, body, around = study.hu[numbers], study.body[numbers], study.around[numbers]
+        batch = batches.scored(_file(numbers), hu, body, numbers, nulls, fitted, around)
         for name, found in scores.items():
             found += [float(score) for score in batch[f"slices:{name}"]]
         watch.tell("evaluating slices", numbers.stop, len(study))
+    accompanied = study.accompanied
     adapted = {name: _adapted(usual, study, scores[name]) for name, usual in nulls.items()}
     for numbers in parts:
         batch = stored_batch(work / _file(numbers))
         for method in methods:
             for number, one in zip(numbers, batch[f"maps:{method.name}"], strict=True):
                 case, score = study.cases[number], scores[method.name][number]
-                ours = method.name in nulls
-                null = (
-                    adapted[method.name][case.file, bool(study.accompanied[number])]
-                    if ours
-                    else baseline_nulls[method.name]
-                )
+                if method.name in nulls:
+                    null = adapted[method.name][case.file, bool(accompanied[number])]
+                else:
+                    null = baseline_nulls[method.name]
                 results[method.name].append(
                     measure_slice(
                         one,

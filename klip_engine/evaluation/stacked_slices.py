@@ -14,6 +14,11 @@ _NEIGHBOUR_NUMBER = 2_000_000
 """Neighbours count from here: their random numbers are not those of the study's slices."""
 
 
+def present(around: FloatArray) -> BoolArray:
+    """Which of the slices before and after are there, [n, 2], from their HU [n, 2, h, w]."""
+    return ~np.isnan(around[:, :, 0, 0])
+
+
 @dataclass(frozen=True)
 class StackedSlices:
     """Each of n slices with its neighbours in a stack of its own, m slices in all.
@@ -31,7 +36,7 @@ class StackedSlices:
     @staticmethod
     def of(hu: FloatArray, around: FloatArray, numbers: Sequence[int]) -> StackedSlices:
         """hu [n, h, w], around [n, 2, h, w]: as in `Study`; numbers: of the n slices in it."""
-        there = ~np.isnan(around[:, :, 0, 0])
+        there = present(around)
         row: list[tuple[FloatArray, int, int]] = []
         middle = []
         for n, number in enumerate(numbers):

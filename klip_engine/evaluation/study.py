@@ -13,6 +13,7 @@ from klip_engine.errors import InputError, UsageError
 from klip_engine.evaluation.insertion import Insertion, LesionRecord, insert, lesion_mask
 from klip_engine.evaluation.lesions import lesion_kind
 from klip_engine.evaluation.slab import one_slab
+from klip_engine.evaluation.stacked_slices import present
 from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
@@ -111,8 +112,8 @@ class Study:
     @property
     def accompanied(self) -> BoolArray:
         """Which slices have a neighbour, [n]."""
-        missing: BoolArray = np.isnan(self.around[:, :, 0, 0])
-        return ~(missing[:, 0] & missing[:, 1])
+        there = present(self.around)
+        return there[:, 0] | there[:, 1]
 
     def batches(self, size: int) -> tuple[range, ...]:
         """Numbers of the slices, at most `size` together; unaltered ones, which come last, in batches of their own:
