@@ -80,7 +80,8 @@ def _image_io(path: Path) -> str:
     name: str = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
     if not name:
         raise InputError(
-            f"{path} is not an image this program reads; give a volume file (NRRD, NIfTI, MHA) or DICOM"
+            f"{path} is neither an image nor projection data this program reads; "
+            "give a volume file (NRRD, NIfTI, MHA), DICOM, or a projection format of docs/projections.md"
         )
     return name
 

@@ -10,13 +10,13 @@ variance-exploding x0 + sigma eps with sigma = sqrt((1 - abar_t) / abar_t), so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
-from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
+from klip_engine.priors.architectures import folded
+from klip_engine.priors.base import PriorMean, image_size
+from klip_engine.priors.described import DescribedDenoiser
 
 
 def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> list[float]:
@@ -25,7 +25,7 @@ def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> 
     return betas
 
 
-class DDPMDenoiser(NetworkDenoiser):
+class DDPMDenoiser(DescribedDenoiser):
     """Any network eps(x_t, t), t from 0 to len(betas) - 1, trained on images in [-1, 1] with these betas.
 
     Between two training times t is interpolated linearly in log sigma, and the network is asked at that fraction;
@@ -35,6 +35,7 @@ class DDPMDenoiser(NetworkDenoiser):
     """
 
     family = "ddpm"
+    arguments = ("channels", "betas", "space_to_depth", "data_variance", "learned_variance")
 
     def __init__(
         self,
@@ -84,24 +85,3 @@ class DDPMDenoiser(NetworkDenoiser):
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> PriorMean:
         """E[x0 | x_t = x]; x [batch, channels, h, w], sigma [batch]."""
         return PriorMean(x - sigma.view(-1, 1, 1, 1) * self.noise(x, sigma))
-
-    def config(self) -> dict[str, Any]:
-        """Network and schedule as a bundle holds them."""
-        return {
-            "network_def": network_definition(self.network),
-            "diffusion": {
-                "image_shape": list(self.image_shape),
-                "channels": self.channels,
-                "betas": self.betas,
-                "space_to_depth": self.space_to_depth,
-                "data_variance": self.data_variance,
-                "learned_variance": self.learned_variance,
-            },
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> DDPMDenoiser:
-        """The denoiser `config` describes, without weights."""
-        diffusion = dict(config["diffusion"])
-        shape = tuple(diffusion.pop("image_shape"))
-        return cls(network_from(config["network_def"]), shape, **diffusion)

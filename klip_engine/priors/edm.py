@@ -7,18 +7,19 @@ likelihood.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
+from klip_engine.priors.architectures import folded
+from klip_engine.priors.base import PriorMean, image_size
+from klip_engine.priors.described import DescribedDenoiser
 
 _LOG_VARIANCE_RANGE = (-14.0, 4.0)
 
 
-class EDMDenoiser(NetworkDenoiser):
+class EDMDenoiser(DescribedDenoiser):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with F a network on a space-to-depth grid.
 
     The network gets the scaled image and two position channels (row and column in [-1, 1]), folded `space_to_depth`
@@ -27,6 +28,15 @@ class EDMDenoiser(NetworkDenoiser):
     """
 
     family = "edm"
+    section = "preconditioning"
+    arguments: ClassVar[tuple[str, ...]] = (
+        "space_to_depth",
+        "data_mean",
+        "sigma_data",
+        "sigma_min",
+        "sigma_max",
+        "channels",
+    )
 
     def __init__(
         self,
@@ -83,26 +93,8 @@ class EDMDenoiser(NetworkDenoiser):
         return PriorMean(mean, None if log_variance is None else log_variance + 2.0 * c_out.log())
 
     def config(self) -> dict[str, Any]:
-        """Network and preconditioning as a bundle holds them."""
-        channels = (
-            {} if self.channels == 1 else {"channels": self.channels}
-        )  # older bundles do not name one channel
-        return {
-            "network_def": network_definition(self.network),
-            "preconditioning": {
-                "image_shape": list(self.image_shape),
-                "space_to_depth": self.space_to_depth,
-                "data_mean": self.data_mean,
-                "sigma_data": self.sigma_data,
-                "sigma_min": self.sigma_min,
-                "sigma_max": self.sigma_max,
-            }
-            | channels,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The denoiser `config` describes, without weights."""
-        preconditioning = dict(config["preconditioning"])
-        shape = tuple(preconditioning.pop("image_shape"))
-        return cls(network_from(config["network_def"]), shape, **preconditioning)
+        """See `DescribedDenoiser`; one channel is not named, as in older bundles."""
+        config = super().config()
+        if self.channels == 1:
+            del config[self.section]["channels"]
+        return config

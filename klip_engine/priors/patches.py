@@ -28,6 +28,7 @@ class PatchEDMDenoiser(EDMDenoiser):
     """
 
     family = "patch-edm"
+    arguments = (*EDMDenoiser.arguments, "patch", "background")
 
     def __init__(
         self,
@@ -110,12 +111,6 @@ class PatchEDMDenoiser(EDMDenoiser):
             patches.append(image[:, top : top + size, left : left + size])
             where.append(position[0, :, top : top + size, left : left + size])
         return torch.stack(patches), torch.stack(where)
-
-    def config(self) -> dict[str, Any]:
-        """Network and preconditioning as a bundle holds them."""
-        config = super().config()
-        config["preconditioning"] |= {"patch": self.patch, "background": self.background}
-        return config
 
     def _cut(self, images: torch.Tensor) -> torch.Tensor:
         """[batch, c, rows p, columns p] -> [batch rows columns, c, p, p]."""

@@ -8,20 +8,20 @@ network sees the noisy image as it is and the logarithm of the noise level, and 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from klip_engine.priors.architectures import folded, network_definition, network_from
-from klip_engine.priors.base import NetworkDenoiser, PriorMean, image_size
+from klip_engine.priors.architectures import folded
+from klip_engine.priors.base import PriorMean, image_size
+from klip_engine.priors.described import DescribedDenoiser
 
 
-class VEDenoiser(NetworkDenoiser):
+class VEDenoiser(DescribedDenoiser):
     """Any network F(x, log sigma); it gets `time_scale` ln sigma as its time, 25 by default: the sines by which
     networks read it tell whole numbers apart."""
 
     family = "ve"
+    arguments = ("channels", "space_to_depth", "time_scale", "data_variance", "sigma_min", "sigma_max")
 
     def __init__(
         self,
@@ -52,25 +52,3 @@ class VEDenoiser(NetworkDenoiser):
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> PriorMean:
         """E[x0 | x_t = x]; x [batch, channels, h, w], sigma [batch]."""
         return PriorMean(x + sigma.view(-1, 1, 1, 1) * self.scaled_score(x, sigma))
-
-    def config(self) -> dict[str, Any]:
-        """Network and noise range as a bundle holds them."""
-        return {
-            "network_def": network_definition(self.network),
-            "diffusion": {
-                "image_shape": list(self.image_shape),
-                "channels": self.channels,
-                "space_to_depth": self.space_to_depth,
-                "time_scale": self.time_scale,
-                "data_variance": self.data_variance,
-                "sigma_min": self.sigma_min,
-                "sigma_max": self.sigma_max,
-            },
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> VEDenoiser:
-        """The denoiser `config` describes, without weights."""
-        diffusion = dict(config["diffusion"])
-        shape = tuple(diffusion.pop("image_shape"))
-        return cls(network_from(config["network_def"]), shape, **diffusion)
