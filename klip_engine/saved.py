@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import SimpleITK as sitk
 
 from klip_engine.detection import Finding
 from klip_engine.errors import InputError, KlipError
-from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA
+from klip_engine.io.findings_file import read_findings
 from klip_engine.io.results import WORKING_SCORE_FILE
 from klip_engine.marking import Marked, SourceSlices, mark
 from klip_engine.scoring.null import NullDistribution, check_rate
@@ -68,10 +67,8 @@ def open_results(folder: str | Path) -> SavedResults:
     keep what marking again needs.
     """
     folder = Path(folder)
+    document = read_findings(folder)
     try:
-        document = json.loads((folder / FINDINGS_FILE).read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {document['schema']}, this engine reads {SCHEMA}")
         working = sitk.ReadImage(str(folder / WORKING_SCORE_FILE), sitk.sitkFloat32)
         slices = document["working_slices"]
         return SavedResults(
@@ -83,8 +80,6 @@ def open_results(folder: str | Path) -> SavedResults:
             None if slices is None else tuple((first, last) for first, last in slices),
             NullDistribution(tuple(document["null"]["maxima"]), (), {}),
         )
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no results: there is no {FINDINGS_FILE} in it") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, KlipError) as error:
         raise InputError(f"the results in {folder} are not complete or damaged; run the detection again") from error
 

@@ -108,11 +108,11 @@ def test_a_reader_that_has_enough_is_no_error():
 def test_a_folder_without_results_and_damaged_results_are_said(folder, tmp_path):
     with pytest.raises(InputError, match="holds no results"):
         open_results(tmp_path)
-    for damage in (
-        lambda document: document.pop("null"),
-        lambda document: document.update(schema="klip-findings/0"),
-        lambda document: document["null"].update(maxima=[]),
-        lambda document: document.update(working_slices=[1]),
+    for damage, sentence in (
+        (lambda document: document.pop("null"), "not complete or damaged"),
+        (lambda document: document.update(schema="klip-findings/0"), "not of the schema klip-findings/1"),
+        (lambda document: document["null"].update(maxima=[]), "not complete or damaged"),
+        (lambda document: document.update(working_slices=[1]), "not complete or damaged"),
     ):
         copy = tmp_path / "copy"
         copy.mkdir(exist_ok=True)
@@ -121,7 +121,7 @@ def test_a_folder_without_results_and_damaged_results_are_said(folder, tmp_path)
         document = json.loads((copy / "findings.json").read_text())
         damage(document)
         (copy / "findings.json").write_text(json.dumps(document))
-        with pytest.raises(InputError, match="not complete or damaged"):
+        with pytest.raises(InputError, match=sentence):
             open_results(copy)
     (copy / "findings.json").write_bytes((folder / "findings.json").read_bytes())
     (copy / "klip-working.nrrd").write_bytes(b"NRRD0004\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ import SimpleITK as sitk
 
 from klip_engine.detection import Finding, SliceScore
 from klip_engine.errors import InputError
-from klip_engine.io.atomic import FINDINGS_FILE, SCHEMA
+from klip_engine.io.atomic import FINDINGS_FILE
+from klip_engine.io.findings_file import read_findings
 from klip_engine.volume import FloatArray, Geometry
 
 
@@ -51,7 +51,7 @@ class WrittenResults:
 def read_written(folder: Path) -> WrittenResults:
     """Read the results in a folder. Raises InputError where they are not complete, or are of a photograph or of
     projections."""
-    document = _document(folder)
+    document = read_findings(folder)
     if "projections" in document.get("input", {}):
         raise InputError(
             f"{folder} is the result of CT projections, which no DICOM series belongs to: open its volumes "
@@ -70,18 +70,6 @@ def read_written(folder: Path) -> WrittenResults:
         return written
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / FINDINGS_FILE} is damaged; run the detection again") from error
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((folder / FINDINGS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no results: there is no {FINDINGS_FILE} in it") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / FINDINGS_FILE} cannot be read; run the detection again") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise InputError(f"{folder / FINDINGS_FILE} is not of the schema {SCHEMA}; run the detection again")
-    return document
 
 
 def _volume(path: Path, kind: type[np.generic]) -> tuple[Geometry, npt.NDArray[Any]]:

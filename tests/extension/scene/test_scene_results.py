@@ -218,7 +218,7 @@ def _smaller_score(folder):
     ("damage", "sentence"),
     [
         (_without("findings.json"), "holds no results"),
-        (_with("findings.json", b"{"), "not complete or damaged"),
+        (_with("findings.json", b"{"), r"findings\.json cannot be read; run"),
         (_without("klip.nrrd"), "not complete or damaged"),
         (_without("regions.nrrd"), r"regions\.nrrd of the results cannot be read; run"),
         (_with("reconstruction.nrrd", b"NRRD0004\n"), r"reconstruction\.nrrd of the results cannot be read; run"),
