@@ -77,7 +77,7 @@ def _leave_one_out() -> Sequence[tuple[str, Callable[[ScoreTerm], bool]]]:
         ("low noise levels", lambda term: term.window != (0.06, 0.3)),
         ("middle noise levels", lambda term: term.window != (0.2, 0.7)),
         ("high noise levels", lambda term: term.window != (0.5, 1.5)),
-        ("wide dense pulls", lambda term: term.weighting != "plain-denser"),
+        ("local energy", lambda term: term.weighting != "plain-energy"),
     )
 
 

@@ -191,7 +191,7 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.06, 0.3), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 1.5),
             ScoreTerm((0.5, 1.5), "geometric-coherent", 1.0),
-            ScoreTerm((1.3, 3.0), "plain-denser", 4.0),
+            ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98),
         ),
         (3.0,),
         place_edges_hu=(-400.0,),

@@ -23,14 +23,16 @@ from torch.nn import functional
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "plain-coherent", "plain-denser", "variance", "coherent", "geometric-coherent"]
+Weighting = Literal["plain", "plain-coherent", "plain-energy", "variance", "coherent", "geometric-coherent"]
 """plain: |delta|^2 / sigma^2, the paper's; plain-coherent: the signed pulls, averaged over the samples and over a
-Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; plain-denser: the same, only where the
-measurement is above what the prior expects, max(G * delta, 0)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
-pull in standard deviations of what the prior itself expects at that pixel, so that edges do not outshine quiet
-tissue; coherent: the averaged pulls against the variance expected there, (G * delta)^2 / (G * Var[x0 | x_t]):
-noise and edges pull to both sides and cancel, a lesion pulls to one; geometric-coherent: the geometric mean of the
-two coherent ones, (G * delta)^2 / (sigma sqrt(G * Var[x0 | x_t])), between contrast and surprise."""
+Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; plain-energy: averaged over the samples
+before they are squared and over the neighbourhood after, G * delta^2 / sigma^2, the paper's score of a block with
+a soft edge: pulls to both sides add up, as at an outline that the prior would draw elsewhere; variance:
+|delta|^2 / Var[x0 | x_t], the pull in standard deviations of what the prior itself expects at that pixel, so that
+edges do not outshine quiet tissue; coherent: the averaged pulls against the variance expected there,
+(G * delta)^2 / (G * Var[x0 | x_t]): noise and edges pull to both sides and cancel, a lesion pulls to one;
+geometric-coherent: the geometric mean of the two coherent ones, (G * delta)^2 / (sigma sqrt(G * Var[x0 | x_t])),
+between contrast and surprise."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
@@ -45,7 +47,7 @@ class ScoreTerm:
     window: Window = ALL_LEVELS
     weighting: Weighting = "plain"
     coherence_pixels: float = 1.5
-    """Standard deviation of the neighbourhood of the coherent weightings."""
+    """Standard deviation of the neighbourhood of the coherent weightings and of plain-energy."""
     unit_quantile: float = 0.9
     """Where several terms are combined, what counts as 1: this quantile of the highest values on null slices. The
     higher, the more a term has to stand out before it counts."""
@@ -106,8 +108,9 @@ class _Pulls:
             return self._over_samples(self._pull.square()).sum(dim=1) / sigma**2
         if term.weighting == "plain-coherent":
             return self._mean("pull", term).square().sum(dim=1) / sigma**2
-        if term.weighting == "plain-denser":
-            return self._mean("pull", term).clamp(min=0).square().sum(dim=1) / sigma**2
+        if term.weighting == "plain-energy":
+            energy = self._over_samples(self._pull).square()
+            return gaussian_mean(energy, term.coherence_pixels).sum(dim=1) / sigma**2
         if self._step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
         if term.weighting == "variance":

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from klip_engine.operators import Identity, build_operator
 from klip_engine.samplers import DDS, ItemNoise, Measurement, Step
@@ -131,20 +132,19 @@ def test_a_pull_to_one_side_counts_the_same_with_or_without_the_mean_before_the_
     torch.testing.assert_close(coherent, plain)
 
 
-def test_only_what_is_above_the_expectation_counts_for_the_denser_weighting():
+def test_the_energy_of_pulls_to_both_sides_adds_up_around_a_pixel_and_noise_between_samples_cancels():
     generator = torch.Generator().manual_seed(4)
-    pull = torch.randn(2, 1, 20, 24, generator=generator)
-    terms = [ScoreTerm(weighting=name, coherence_pixels=2.0) for name in ("plain-coherent", "plain-denser")]
-    found = []
-    for sign in (1, -1):
+    pull = torch.randn(1, 1, 20, 24, generator=generator)
+    terms = [ScoreTerm(weighting="plain"), ScoreTerm(weighting="plain-energy", coherence_pixels=2.0)]
+    densities = []
+    for samples in (torch.cat([pull, pull]), torch.cat([pull, -pull])):
         accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
-        accumulator.add(Step(0.5, torch.zeros_like(pull), sign * pull))
-        found.append(accumulator.density()[0])
-    (both, above), (_, below) = found
-    assert (above > 0).any()
-    assert (below > 0).any()
-    assert not ((above > 0) & (below > 0)).any()
-    torch.testing.assert_close(above + below, both)
+        accumulator.add(Step(0.5, torch.zeros_like(samples), samples))
+        densities.append(accumulator.density()[0])
+    (plain, energy), (_, of_noise) = densities
+    expected = gaussian_filter(plain.numpy(), 2.0, mode="nearest", truncate=3.0)
+    torch.testing.assert_close(energy, torch.from_numpy(expected), rtol=1e-4, atol=1e-6)
+    assert float(of_noise.abs().max()) < 1e-12
 
 
 def test_quadrature_is_exact_for_linear_integrands_and_any_window():
