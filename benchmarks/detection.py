@@ -3,7 +3,7 @@
     python benchmarks/detection.py ../shared/ct [--preset default] [--count 10] [--cases validation|training]
 
 The same as `klip-engine evaluate` on the cases below, into runs/detection-CASES-PRESET.json and a report beside it.
-Scores and windows were chosen on stars in training patients (`--cases training`).
+What was chosen on which patients: docs/benchmarks.md.
 """
 
 from __future__ import annotations

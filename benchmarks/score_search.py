@@ -49,6 +49,7 @@ WINDOWS: tuple[Window, ...] = (
 )  # fmt: skip
 WEIGHTINGS = ("coherent", "geometric-coherent", "plain-coherent", "plain-energy")
 SCALES = (1.0, 1.5, 2.5, 4.0)
+QUANTILES = (0.9, 0.98)
 OUTSIDE = 800
 """Pixels outside the lesion that stand for all of an altered slice, drawn once."""
 DEFAULT = SCORES["klip-multiscale"]
@@ -58,7 +59,11 @@ Terms = tuple[ScoreTerm, ...]
 
 
 def candidate_terms() -> Terms:
-    chosen = (ScoreTerm(*one) for one in product(WINDOWS, WEIGHTINGS, SCALES))  # type: ignore[arg-type]
+    chosen = (
+        ScoreTerm(*one)  # type: ignore[arg-type]
+        for one in product(WINDOWS, WEIGHTINGS, SCALES, QUANTILES)
+        if one[1] == "plain-energy" or one[3] == QUANTILES[0]  # the others were no better for a higher one
+    )
     return tuple(dict.fromkeys((*DEFAULT.terms, *chosen)))
 
 
@@ -124,11 +129,13 @@ def keep_pulls(
 class Scores:
     """All terms on the slices of some scans under one preset.
 
-    peaks: the highest value of each term at each place of each slice, [terms, places, slices], 0 where a slice does
-    not show the place; kinds, scans: of each slice, -1 healthy; pixels: of every altered slice, its values
-    [terms, n], their places and whether they lie in the lesion.
+    quantiles: of each term, what of the healthy slices' highest values counts as 1; peaks: the highest value of
+    each term at each place of each slice, [terms, places, slices], 0 where a slice does not show the place; kinds,
+    scans: of each slice, -1 healthy; pixels: of every altered slice, its values [terms, n], their places and
+    whether they lie in the lesion.
     """
 
+    quantiles: tuple[float, ...]
     peaks: np.ndarray
     kinds: np.ndarray
     scans: np.ndarray
@@ -138,14 +145,21 @@ class Scores:
     def joined(parts: Sequence[Scores]) -> Scores:
         peaks, kinds, scans = zip(*((one.peaks, one.kinds, one.scans) for one in parts), strict=True)
         pixels = tuple(pixels for one in parts for pixels in one.pixels)
-        return Scores(np.concatenate(peaks, axis=2), np.concatenate(kinds), np.concatenate(scans), pixels)
+        return Scores(
+            parts[0].quantiles,
+            np.concatenate(peaks, axis=2),
+            np.concatenate(kinds),
+            np.concatenate(scans),
+            pixels,
+        )
 
     @cached_property
     def units(self) -> np.ndarray:
         """[terms, places]: as `scoring.score_map.block_scales` of the healthy slices."""
         healthy = self.peaks[:, :, self.kinds < 0]
         shown = np.where(healthy > 0, healthy, np.nan)
-        return np.nan_to_num(np.nanquantile(shown, 0.9, axis=2), nan=1.0)
+        units = [np.nanquantile(one, quantile, axis=1) for one, quantile in zip(shown, self.quantiles, strict=True)]
+        return np.nan_to_num(np.stack(units), nan=1.0)
 
 
 def scores_of(
@@ -176,7 +190,8 @@ def scores_of(
         )
         values = maps[n].reshape(len(terms), -1)[:, pick]
         pixels.append((values, places[n].ravel()[pick], touched.ravel()[pick]))
-    return Scores(np.stack(peaks, axis=1), kinds, np.full(len(kinds), scan), tuple(pixels))
+    quantiles = tuple(term.unit_quantile for term in terms)
+    return Scores(quantiles, np.stack(peaks, axis=1), kinds, np.full(len(kinds), scan), tuple(pixels))
 
 
 @dataclass(frozen=True)
@@ -236,7 +251,8 @@ def _neighbours(combination: tuple[int, ...], count: int) -> Iterator[tuple[int,
 
 
 def named(term: ScoreTerm) -> str:
-    return f"({term.window[0]:g}, {term.window[1]:g}) {term.weighting} {term.coherence_pixels:g}"
+    window = f"({term.window[0]:g}, {term.window[1]:g})"
+    return f"{window} {term.weighting} {term.coherence_pixels:g} at {term.unit_quantile:g}"
 
 
 def line(judge: Judge, combination: tuple[int, ...], scans: frozenset[int] | None = None) -> str:
