@@ -79,7 +79,7 @@ def test_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["notes.md", "scan.nrrd", "scan.nii", "scan"])
 def test_not_an_image(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("this is not an image\n" * 50)
-    assert "not an image" in refusal(tmp_path / name)
+    assert "neither an image nor" in refusal(tmp_path / name)
 
 
 def test_truncated_volume_file(tmp_path: Path) -> None:
