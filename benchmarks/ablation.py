@@ -56,8 +56,8 @@ def variants() -> dict[str, ScoreSettings]:
     rows = {"whole divergence, single pixels": _single(ScoreTerm(ALL_LEVELS))}
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
-    rows["six terms (the default before that)"] = replace(default.alone, terms=BEFORE)
-    rows["four terms, wide pulls to both sides (the default before)"] = replace(
+    rows["six terms, slices alone (an earlier default)"] = replace(default.alone, terms=BEFORE)
+    rows["wide pulls averaged before the square, slices alone (an earlier default)"] = replace(
         default.alone, terms=(*default.terms[:3], ScoreTerm((1.3, 3.0), "plain-coherent", 3.0))
     )
     rows["default score"] = default

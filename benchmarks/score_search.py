@@ -45,7 +45,8 @@ from klip_engine.volume import images_of_hu
 
 KINDS = ("star", "tumor", "nodule", "effusion", "metal")
 WINDOWS: tuple[Window, ...] = (
-    (0.03, 0.12), (0.06, 0.3), (0.1, 0.5), (0.2, 0.7), (0.3, 1.0), (0.5, 1.5), (0.7, 3.0), (0.2, 3.0),
+    (0.03, 0.12), (0.06, 0.3), (0.1, 0.5), (0.2, 0.7), (0.2, 0.8), (0.3, 1.0), (0.5, 1.5), (0.7, 3.0),
+    (0.2, 3.0),
 )  # fmt: skip
 WEIGHTINGS = ("coherent", "geometric-coherent", "plain-coherent", "plain-energy")
 SCALES = (1.0, 1.5, 2.5, 4.0)
