@@ -57,11 +57,12 @@ def variants() -> dict[str, ScoreSettings]:
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
     rows["six terms, slices alone (an earlier default)"] = replace(default.alone, terms=BEFORE)
-    rows["wide pulls averaged before the square, slices alone (an earlier default)"] = replace(
-        default.alone, terms=(*default.terms[:3], ScoreTerm((1.3, 3.0), "plain-coherent", 3.0))
-    )
+    four = (*default.terms[:3], ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98))
+    rows["four terms, all over neighbours (the default before)"] = replace(default, terms=four)
+    averaged = tuple(dict.fromkeys(replace(term, over_neighbours=True) for term in default.terms))
     rows["default score"] = default
     rows["... without neighbours"] = default.alone
+    rows["... every term over neighbours"] = replace(default, terms=averaged)
     rows["... without places"] = replace(default, place_edges_hu=())
     for name, keep in _leave_one_out():
         rows[f"... without {name}"] = replace(default, terms=tuple(term for term in default.terms if keep(term)))
@@ -78,6 +79,7 @@ def _leave_one_out() -> Sequence[tuple[str, Callable[[ScoreTerm], bool]]]:
         ("middle noise levels", lambda term: term.window != (0.2, 0.7)),
         ("high noise levels", lambda term: term.window != (0.5, 1.5)),
         ("local energy", lambda term: term.weighting != "plain-energy"),
+        ("energy of denser pulls", lambda term: term.weighting != "plain-denser-energy"),
     )
 
 

@@ -1,9 +1,11 @@
 """Which terms make the score that finds lesions best, on training patients, every kind of lesion counting alike.
 
-    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--alone] [--out DIR]
+    python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--alone] [--compare]
+        [--prior BUNDLE --left-out] [--out DIR]
 
-Lesions are inserted into the scans of the patients the default prior was trained on (it denoises them no better
-than others: docs/benchmarks.md); the two validation patients are not touched. The pulls of every slice are kept by
+Lesions are inserted into the scans of the patients the default prior was trained on; with --left-out into those of
+patients excluded when the given prior was trained (benchmarks/cross_validation.py). The two validation patients are
+not touched. --compare: no search, a table of the scores named in `compared`. The pulls of every slice are kept by
 noise level, so that any score of `klip_engine.scoring.klip` can be computed from the same posterior samples.
 Combinations of terms (the largest counts, each in units of what is usual in lung or elsewhere, averaged over
 neighbouring slices unless --alone) are grown greedily from several starts, one term added, left out or changed at a
@@ -38,7 +40,7 @@ from klip_engine.priors.bundle import PriorBundle
 from klip_engine.samplers.base import Step
 from klip_engine.scoring.klip import KlipAccumulator, ScoreTerm, Window
 from klip_engine.scoring.metrics import auroc
-from klip_engine.scoring.score_map import local_places, over_neighbours
+from klip_engine.scoring.score_map import local_places, terms_over_neighbours
 from klip_engine.settings import SCORES, DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images
 from klip_engine.volume import images_of_hu
@@ -48,9 +50,9 @@ WINDOWS: tuple[Window, ...] = (
     (0.03, 0.12), (0.06, 0.3), (0.1, 0.5), (0.2, 0.7), (0.2, 0.8), (0.3, 1.0), (0.5, 1.5), (0.7, 3.0),
     (0.2, 3.0),
 )  # fmt: skip
-WEIGHTINGS = ("coherent", "geometric-coherent", "plain-coherent", "plain-energy")
+WEIGHTINGS = ("coherent", "geometric-coherent", "plain-coherent", "plain-energy", "plain-denser-energy")
 SCALES = (1.0, 1.5, 2.5, 4.0)
-QUANTILES = (0.9, 0.98)
+QUANTILES = (0.9, 0.95, 0.98)
 OUTSIDE = 800
 """Pixels outside the lesion that stand for all of an altered slice, drawn once."""
 DEFAULT = SCORES["klip-multiscale"]
@@ -63,9 +65,32 @@ def candidate_terms() -> Terms:
     chosen = (
         ScoreTerm(*one)  # type: ignore[arg-type]
         for one in product(WINDOWS, WEIGHTINGS, SCALES, QUANTILES)
-        if one[1] == "plain-energy" or one[3] == QUANTILES[0]  # the others were no better for a higher one
+        if (one[0][0] >= 0.2 if one[1].endswith("energy") else one[3] == QUANTILES[0])  # what was worth trying
     )
     return tuple(dict.fromkeys((*DEFAULT.terms, *chosen)))
+
+
+def compared() -> dict[str, Terms]:
+    """Scores by what they show: the default, those it was chosen over, and those it came from."""
+    low, middle, high, high_alone, energy, denser = DEFAULT.terms
+    before = ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98)
+    alone = [replace(term, over_neighbours=False) for term in (low, middle, high, before)]
+    return {
+        "the default": DEFAULT.terms,
+        "four terms, all averaged over neighbours (the default before)": (low, middle, high, before),
+        "... all of slices alone": tuple(alone),
+        "... high noise levels alone": (low, middle, high_alone, before),
+        "... high noise levels averaged and alone": (low, middle, high, high_alone, before),
+        "the default without high noise levels averaged": (low, middle, high_alone, energy, denser),
+        "... without high noise levels alone": (low, middle, high, energy, denser),
+        "... without local energy": (low, middle, high, high_alone, denser),
+        "... without the energy of denser pulls": (low, middle, high, high_alone, energy),
+        "... denser pulls from 200 to 800 HU": (
+            *DEFAULT.terms[:5], replace(denser, window=(0.2, 0.8))
+        ),
+        "... denser pulls over 18 mm": (*DEFAULT.terms[:5], replace(denser, coherence_pixels=6.0)),
+        "... denser pulls from 700 to 3000 HU": (*DEFAULT.terms[:5], replace(denser, window=(0.7, 3.0))),
+    }  # fmt: skip
 
 
 class PullKeeper:
@@ -178,7 +203,7 @@ def scores_of(
         accumulator.add(Step(sigma, torch.zeros_like(pull), pull, variance.log()))
     density = accumulator.density()
     if neighbours:
-        density = over_neighbours(density, kept["stacks"].numpy())
+        density = terms_over_neighbours(density, terms, kept["stacks"].numpy())
     maps = density[kept["middle"]].numpy()  # [slices, terms, h, w]
     peaks = [np.where((body & (places == place))[:, None], maps, 0).max(axis=(2, 3)).T for place in (0, 1)]
     rng = np.random.default_rng(scan)
@@ -253,7 +278,8 @@ def _neighbours(combination: tuple[int, ...], count: int) -> Iterator[tuple[int,
 
 def named(term: ScoreTerm) -> str:
     window = f"({term.window[0]:g}, {term.window[1]:g})"
-    return f"{window} {term.weighting} {term.coherence_pixels:g} at {term.unit_quantile:g}"
+    alone = "" if term.over_neighbours else " alone"
+    return f"{window} {term.weighting} {term.coherence_pixels:g} at {term.unit_quantile:g}{alone}"
 
 
 def line(judge: Judge, combination: tuple[int, ...], scans: frozenset[int] | None = None) -> str:
@@ -275,6 +301,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/score-search"))
     parser.add_argument("--collect-only", action="store_true")
     parser.add_argument("--alone", action="store_true", help="score every slice without its neighbours")
+    parser.add_argument("--compare", action="store_true", help="the scores named in `compared` instead of a search")
+    parser.add_argument("--left-out", action="store_true", help="patients excluded from the prior's training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     prior = load_prior(arguments.prior)
@@ -282,9 +310,12 @@ def main() -> None:
         one
         for one in read_manifest(write_tables(arguments.ct, arguments.out / "tables")[0])
         if one.path.parent.name == "series"
+        and (not arguments.left_out or one.patient in prior.training["excluded_patients"])
     ]
     study = StudySettings(KINDS, arguments.count, arguments.healthy, matched=False)
     terms = candidate_terms()
+    if arguments.compare:
+        terms = tuple(dict.fromkeys(term for chosen in compared().values() for term in chosen))
     judged = []
     for preset in arguments.presets.split(","):
         settings = choose_settings(preset)
@@ -302,17 +333,29 @@ def main() -> None:
                 parts.append(scores_of(path, number, terms, levels, prior.pixel_size, not arguments.alone))
         if parts:
             judged.append(Scores.joined(parts))
-    if not arguments.collect_only:
+    if arguments.compare:
+        compare(Judge(tuple(judged)), terms)
+    elif not arguments.collect_only:
         search(Judge(tuple(judged)), terms, len(sources))
 
 
-def search(judge: Judge, terms: Terms, scans: int) -> None:
-    default = tuple(range(len(DEFAULT.terms)))
+def head(judge: Judge) -> None:
     print(
         f"healthy slices: {(judge.presets[0].kinds < 0).sum()}; lesions: "
         + ", ".join(f"{(judge.presets[0].kinds == n).sum()} {kind}" for n, kind in enumerate(KINDS))
     )
     print("worth | image/dataset of " + ", ".join(KINDS) + " | ... of each preset")
+
+
+def compare(judge: Judge, terms: Terms) -> None:
+    head(judge)
+    for name, chosen in compared().items():
+        print(f"{line(judge, tuple(terms.index(term) for term in chosen))} | {name}", flush=True)
+
+
+def search(judge: Judge, terms: Terms, scans: int) -> None:
+    default = tuple(range(len(DEFAULT.terms)))
+    head(judge)
     print(f"{line(judge, default)} | today's default", flush=True)
     singles = sorted(((judge.worth((n,)), n) for n in range(len(terms))), reverse=True)
     for _, n in singles[:10]:

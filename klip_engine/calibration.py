@@ -23,8 +23,8 @@ from klip_engine.scoring.score_map import (
     block_maps,
     block_scales,
     combine_blocks,
-    over_neighbours,
     slice_maxima,
+    terms_over_neighbours,
 )
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
@@ -154,7 +154,8 @@ def _usual_among(
     """
     between, alone = between_neighbours(stack), standing_alone(stack)
     part = None if there is None else there[between]
-    maxima, scales = _usual_alone(over_neighbours(density, stack)[between], body[between], part, score, prior)
+    among = terms_over_neighbours(density, score.terms, stack)[between]
+    maxima, scales = _usual_alone(among, body[between], part, score, prior)
     maps = block_maps(density, score.blocks(prior.pixel_size))
     own = slice_maxima(combine_blocks(maps, scales, there), body)
     shown = own[between] > 0

@@ -146,10 +146,11 @@ class ScoreSettings:
     """How the pulls become a score map: the integrals, and the sizes of the blocks they are averaged over.
 
     With several of either, each map is divided by its typical highest value on null slices
-    (`ScoreTerm.unit_quantile`), and the largest counts at every pixel. place_edges_hu: each kind of tissue has its
-    own typical value, told apart by the mean HU around a pixel (Gaussian of `place_mm`): what pulls little
-    everywhere in the lung is compared with the lung. neighbours: the terms are averaged over each slice and its
-    neighbours (`klip_engine.stacks`), where scan and reference have them.
+    (`ScoreTerm.unit_quantile`), and the largest counts at every pixel. place_edges_hu: each kind of tissue has
+    its own typical value, told apart by the mean HU around a pixel (Gaussian of `place_mm`): what pulls little
+    everywhere in the lung is compared with the lung. neighbours: the terms that ask for it
+    (`ScoreTerm.over_neighbours`) are averaged over each slice and its neighbours (`klip_engine.stacks`), where
+    scan and reference have them.
     """
 
     name: str
@@ -191,7 +192,9 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.06, 0.3), "coherent", 1.5),
             ScoreTerm((0.2, 0.7), "coherent", 1.5),
             ScoreTerm((0.5, 1.5), "geometric-coherent", 1.0),
-            ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98),
+            ScoreTerm((0.5, 1.5), "geometric-coherent", 1.0, over_neighbours=False),
+            ScoreTerm((0.2, 0.8), "plain-energy", 2.5, unit_quantile=0.95, over_neighbours=False),
+            ScoreTerm((0.3, 1.0), "plain-denser-energy", 4.0, unit_quantile=0.95),
         ),
         (3.0,),
         place_edges_hu=(-400.0,),
@@ -199,13 +202,14 @@ SCORES: dict[str, ScoreSettings] = {
     ),
     "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
-"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior
-predicts, `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`),
-`klip-multiscale` takes the strongest of four of these, in units of what is usual in lung or elsewhere, each
-averaged over neighbouring slices: low noise levels, where faint things show, middle ones, where a few hundred
-HU do, high ones for what is as dense as tissue where air should be, and the highest, on a wide scale, for the
-same where it could be the chest wall (air where tissue should be is a larger lung or gas there, as healthy
-people have them). `kl` is the whole divergence, without window or block, for comparison."""
+"""Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
+`klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
+takes the strongest of six terms, in units of what is usual in lung or elsewhere: low noise levels, where faint
+things show; middle ones, where a few hundred HU do; high ones for what is as dense as tissue where air should be,
+averaged over neighbouring slices as those, and not, for what ends before the next slice; the paper's window around
+each pixel, not averaged either; and high ones on a wide scale for what is denser than expected where it could be
+the chest wall (air where tissue should be is a larger lung or gas there, as healthy people have them). `kl` is the
+whole divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 
@@ -284,6 +288,9 @@ class DetectionSettings:
                 del kept["operator"][name]
         if not self.score.neighbours:
             del kept["score"]["neighbours"]
+        for term in kept["score"]["terms"]:
+            if term["over_neighbours"] or not self.score.neighbours:
+                del term["over_neighbours"]
         return {"prior": prior_sha256, "healthy": healthy, "scoring": SCORING_VERSION} | kept
 
 

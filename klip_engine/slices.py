@@ -21,7 +21,7 @@ from klip_engine.scoring.score_map import (
     block_maps,
     combine_blocks,
     local_places,
-    over_neighbours,
+    terms_over_neighbours,
 )
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.stacks import StackArray
@@ -195,7 +195,7 @@ def score_map(
     if score.neighbours:
         if stacks is None:
             raise ValueError(f"the score '{score.name}' needs to know which slices are neighbours")
-        density = over_neighbours(density, stacks)
+        density = terms_over_neighbours(density, score.terms, stacks)
     maps = block_maps(density, score.blocks(prior.pixel_size))
     return combine_blocks(maps, scales, places(reconstruction, score, prior)).astype(np.float32)
 

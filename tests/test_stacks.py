@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from klip_engine.io.sources import Source, healthy_runs
-from klip_engine.scoring.score_map import over_neighbours
+from klip_engine.scoring.klip import ScoreTerm
+from klip_engine.scoring.score_map import over_neighbours, terms_over_neighbours
 from klip_engine.stacks import FEWEST_SLICES, REACH_MM, between_neighbours, have_neighbours, standing_alone
 from klip_engine.volume import Geometry, WorkingVolume
 
@@ -39,6 +40,16 @@ def test_the_mean_over_neighbours_is_that_of_its_definition():
     np.testing.assert_array_equal(given.numpy(), values)  # what is given stays
     np.testing.assert_array_equal(found[3], values[3])
     np.testing.assert_allclose(over_neighbours(torch.ones(4, 3), np.zeros(4, np.int64)), np.ones((4, 3)))
+
+
+def test_terms_that_do_not_ask_for_their_neighbours_stay_as_they_are():
+    density = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+    stacks = np.array([0, 0, 0, 1])
+    terms = [ScoreTerm(), ScoreTerm(over_neighbours=False), ScoreTerm(unit_quantile=0.5)]
+    found = terms_over_neighbours(density, terms, stacks)
+    for number in (0, 2):
+        torch.testing.assert_close(found[:, number], over_neighbours(density[:, number], stacks))
+    assert torch.equal(found[:, 1], density[:, 1])
 
 
 def _working(count: int) -> WorkingVolume:

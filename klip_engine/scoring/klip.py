@@ -23,21 +23,31 @@ from torch.nn import functional
 from klip_engine.errors import UsageError
 from klip_engine.samplers.base import Step
 
-Weighting = Literal["plain", "plain-coherent", "plain-energy", "variance", "coherent", "geometric-coherent"]
+Weighting = Literal[
+    "plain",
+    "plain-coherent",
+    "plain-energy",
+    "plain-denser-energy",
+    "variance",
+    "coherent",
+    "geometric-coherent",
+]
 """plain: |delta|^2 / sigma^2, the paper's; plain-coherent: the signed pulls, averaged over the samples and over a
 Gaussian neighbourhood G before they are squared, (G * delta)^2 / sigma^2; plain-energy: averaged over the samples
 before they are squared and over the neighbourhood after, G * delta^2 / sigma^2, the paper's score of a block with
-a soft edge: pulls to both sides add up, as at an outline that the prior would draw elsewhere; variance:
-|delta|^2 / Var[x0 | x_t], the pull in standard deviations of what the prior itself expects at that pixel, so that
-edges do not outshine quiet tissue; coherent: the averaged pulls against the variance expected there,
-(G * delta)^2 / (G * Var[x0 | x_t]): noise and edges pull to both sides and cancel, a lesion pulls to one;
-geometric-coherent: the geometric mean of the two coherent ones, (G * delta)^2 / (sigma sqrt(G * Var[x0 | x_t])),
-between contrast and surprise."""
+a soft edge: pulls to both sides add up, as at an outline that the prior would draw elsewhere; plain-denser-energy:
+the same of pulls to denser values alone, G * max(delta, 0)^2 / sigma^2; variance: |delta|^2 / Var[x0 | x_t], the
+pull in standard deviations of what the prior itself expects at that pixel, so that edges do not outshine quiet
+tissue; coherent: the averaged pulls against the variance expected there, (G * delta)^2 / (G * Var[x0 | x_t]):
+noise and edges pull to both sides and cancel, a lesion pulls to one; geometric-coherent: the geometric mean of the
+two coherent ones, (G * delta)^2 / (sigma sqrt(G * Var[x0 | x_t])), between contrast and surprise."""
 
 Window = tuple[float, float]
 """Noise levels (lowest sigma, highest sigma) the integral runs over."""
 
 ALL_LEVELS: Window = (0.0, math.inf)
+
+_ENERGIES = ("plain-energy", "plain-denser-energy")
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,12 @@ class ScoreTerm:
     window: Window = ALL_LEVELS
     weighting: Weighting = "plain"
     coherence_pixels: float = 1.5
-    """Standard deviation of the neighbourhood of the coherent weightings and of plain-energy."""
+    """Standard deviation of the neighbourhood of the coherent weightings and of the energies."""
     unit_quantile: float = 0.9
     """Where several terms are combined, what counts as 1: this quantile of the highest values on null slices. The
     higher, the more a term has to stand out before it counts."""
+    over_neighbours: bool = True
+    """Whether a score that looks at neighbouring slices averages this term over them."""
 
     def __post_init__(self) -> None:
         known = get_args(Weighting)
@@ -60,6 +72,8 @@ class ScoreTerm:
             raise UsageError(f"a window runs from a lower to a higher noise level, not from {self.window}")
         if not self.coherence_pixels > 0 or not 0 <= self.unit_quantile <= 1:
             raise UsageError("a term needs a neighbourhood above 0 pixels and a unit quantile from 0 to 1")
+        if not isinstance(self.over_neighbours, bool):
+            raise UsageError("over_neighbours is true or false")
 
 
 class KlipAccumulator:
@@ -89,7 +103,11 @@ class KlipAccumulator:
         """KLIP per pixel, [slices, terms, h, w]; summed over the image it is the KLIP of the slice."""
         if self._sums is None:
             raise RuntimeError("no step was added")
-        return self._sums
+        maps = [
+            gaussian_mean(one, term.coherence_pixels) if term.weighting in _ENERGIES else one
+            for one, term in zip(self._sums.unbind(1), self.terms, strict=True)
+        ]
+        return torch.stack(maps, dim=1)
 
 
 class _Pulls:
@@ -102,15 +120,16 @@ class _Pulls:
         self._around: dict[tuple[str, float], torch.Tensor] = {}
 
     def density(self, term: ScoreTerm) -> torch.Tensor:
-        """The integrand of one term, averaged over samples, [slices, h, w]."""
+        """The integrand of one term, averaged over samples, [slices, h, w]; energies not yet over pixels."""
         sigma = self._step.sigma
         if term.weighting == "plain":
             return self._over_samples(self._pull.square()).sum(dim=1) / sigma**2
         if term.weighting == "plain-coherent":
             return self._mean("pull", term).square().sum(dim=1) / sigma**2
-        if term.weighting == "plain-energy":
-            energy = self._over_samples(self._pull).square()
-            return gaussian_mean(energy, term.coherence_pixels).sum(dim=1) / sigma**2
+        if term.weighting in _ENERGIES:
+            pull = self._over_samples(self._pull)
+            counted = pull.clamp(min=0) if term.weighting == "plain-denser-energy" else pull
+            return counted.square().sum(dim=1) / sigma**2
         if self._step.log_variance is None:
             raise UsageError(f"the weighting '{term.weighting}' needs a prior that predicts its variance")
         if term.weighting == "variance":

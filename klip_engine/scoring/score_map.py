@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from klip_engine.scoring.klip import block_means, gaussian_mean
+from klip_engine.scoring.klip import ScoreTerm, block_means, gaussian_mean
 from klip_engine.stacks import StackArray
 from klip_engine.volume import BoolArray, FloatArray
 
@@ -34,6 +34,12 @@ def over_neighbours(values: torch.Tensor, stacks: StackArray) -> torch.Tensor:
     left = np.where(before == places, after, before)
     right = np.where(after == places, before, after)
     return (values[left] + 2 * values + values[right]) / 4
+
+
+def terms_over_neighbours(density: torch.Tensor, terms: Sequence[ScoreTerm], stacks: StackArray) -> torch.Tensor:
+    """Densities [n, terms, h, w], those of terms that ask for it averaged over each slice and its neighbours."""
+    averaged = torch.tensor([term.over_neighbours for term in terms]).view(-1, 1, 1)
+    return torch.where(averaged, over_neighbours(density, stacks), density)
 
 
 def slice_maxima(score: FloatArray, body: BoolArray) -> FloatArray:

@@ -124,6 +124,10 @@ def test_settings_come_back_from_their_file(tmp_path):
         ('{"score": {"name": "x", "terms": [{"window": [1, 0]}], "block_mm": [3]}}', "lower to a higher"),
         ('{"score": {"name": "", "terms": [{"window": [0, 1], "coherence_pixels": 0}], "block_mm": [3]}}', "0 pi"),
         ('{"score": {"name": "", "terms": [{"window": [0, 1], "unit_quantile": 3}], "block_mm": [3]}}', "quantile"),
+        (
+            '{"score": {"name": "", "terms": [{"window": [0, 1], "over_neighbours": 1}], "block_mm": [3]}}',
+            "true or",
+        ),
         ('{"score": {"name": "x", "terms": [{"window": [0, 1], "weighting": "loud"}], "block_mm": [3]}}', "loud"),
     ],
 )

@@ -255,6 +255,16 @@ def test_the_null_depends_on_everything_that_changes_scores_and_on_nothing_else(
     assert base.null_settings("x", "drawn") != base.null_settings("x", "a digest")
 
 
+def test_the_null_depends_on_what_is_averaged_over_neighbours_only_where_something_is():
+    base = choose_settings()
+    assert base.score.neighbours
+    flipped = tuple(replace(term, over_neighbours=not term.over_neighbours) for term in base.score.terms)
+    changed = replace(base, score=replace(base.score, terms=flipped))
+    assert base.null_settings("x", "drawn") != changed.null_settings("x", "drawn")
+    alone, changed_alone = (replace(one, score=one.score.alone) for one in (base, changed))
+    assert alone.null_settings("x", "drawn") == changed_alone.null_settings("x", "drawn")
+
+
 def test_the_public_names_are_there():
     for name in klip_engine.__all__:
         assert getattr(klip_engine, name) is not None

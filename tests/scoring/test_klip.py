@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
@@ -145,6 +146,36 @@ def test_the_energy_of_pulls_to_both_sides_adds_up_around_a_pixel_and_noise_betw
     expected = gaussian_filter(plain.numpy(), 2.0, mode="nearest", truncate=3.0)
     torch.testing.assert_close(energy, torch.from_numpy(expected), rtol=1e-4, atol=1e-6)
     assert float(of_noise.abs().max()) < 1e-12
+
+
+def test_the_energy_of_denser_pulls_leaves_out_those_to_the_other_side():
+    pull = torch.randn(1, 1, 20, 24, generator=torch.Generator().manual_seed(5))
+    terms = [ScoreTerm(weighting="plain-denser-energy", coherence_pixels=2.0)]
+    densities = []
+    for samples in (torch.cat([pull, pull]), torch.cat([pull, -pull]), -pull.abs().expand(2, 1, -1, -1)):
+        accumulator = KlipAccumulator(terms, [1.0, 0.5, 0.25], 1, 2)
+        accumulator.add(Step(0.5, torch.zeros_like(samples), samples))
+        densities.append(accumulator.density()[0, 0])
+    denser = np.square(np.maximum(pull[0, 0].numpy(), 0)) / 0.25 * math.log(2)
+    expected = gaussian_filter(denser, 2.0, mode="nearest", truncate=3.0)
+    torch.testing.assert_close(densities[0], torch.from_numpy(expected), rtol=1e-4, atol=1e-6)
+    for nothing in densities[1:]:
+        assert float(nothing.abs().max()) < 1e-12
+
+
+def test_energies_of_several_noise_levels_add_up():
+    generator = torch.Generator().manual_seed(6)
+    levels = [1.0, 0.5, 0.25]
+    steps = [Step(s, torch.zeros(1, 1, 9, 9), torch.randn(1, 1, 9, 9, generator=generator)) for s in levels]
+    term = ScoreTerm(weighting="plain-energy", coherence_pixels=1.5)
+    together = KlipAccumulator([term], levels, 1, 1)
+    apart = torch.zeros(1, 1, 9, 9)
+    for step in steps:
+        together.add(step)
+        one = KlipAccumulator([term], levels, 1, 1)
+        one.add(step)
+        apart += one.density()
+    torch.testing.assert_close(together.density(), apart)
 
 
 def test_quadrature_is_exact_for_linear_integrands_and_any_window():
