@@ -1,7 +1,7 @@
 """Which terms make the score that finds lesions best, on training patients, every kind of lesion counting alike.
 
     python benchmarks/score_search.py ../shared/ct [--presets default,sparse-24] [--count 4] [--alone] [--compare]
-        [--prior BUNDLE --left-out] [--out DIR]
+        [--place-edges=-400,100] [--prior BUNDLE --left-out] [--out DIR]
 
 Lesions are inserted into the scans of the patients the default prior was trained on; with --left-out into those of
 patients excluded when the given prior was trained (benchmarks/cross_validation.py). The two validation patients are
@@ -189,12 +189,16 @@ class Scores:
 
 
 def scores_of(
-    path: Path, scan: int, terms: Terms, levels: Sequence[float], pixel_mm: float, neighbours: bool
+    path: Path,
+    scan: int,
+    terms: Terms,
+    levels: Sequence[float],
+    pixel_mm: float,
+    neighbours: bool,
+    edges_hu: Sequence[float],
 ) -> Scores:
     kept = load_file(path)
-    places = local_places(
-        1000 * kept["reconstruction"].numpy(), DEFAULT.place_edges_hu, DEFAULT.place_mm / pixel_mm
-    )
+    places = local_places(1000 * kept["reconstruction"].numpy(), edges_hu, DEFAULT.place_mm / pixel_mm)
     body, lesion, kinds = (kept[name].numpy() for name in ("body", "lesion", "kinds"))
     accumulator = KlipAccumulator(terms, levels, len(kept["stacks"]), 1)
     for number, sigma in enumerate(levels):
@@ -205,7 +209,10 @@ def scores_of(
     if neighbours:
         density = terms_over_neighbours(density, terms, kept["stacks"].numpy())
     maps = density[kept["middle"]].numpy()  # [slices, terms, h, w]
-    peaks = [np.where((body & (places == place))[:, None], maps, 0).max(axis=(2, 3)).T for place in (0, 1)]
+    peaks = [
+        np.where((body & (places == place))[:, None], maps, 0).max(axis=(2, 3)).T
+        for place in range(len(edges_hu) + 1)
+    ]
     rng = np.random.default_rng(scan)
     pixels = []
     for n in np.flatnonzero(kinds >= 0):
@@ -302,6 +309,9 @@ def main() -> None:
     parser.add_argument("--collect-only", action="store_true")
     parser.add_argument("--alone", action="store_true", help="score every slice without its neighbours")
     parser.add_argument("--compare", action="store_true", help="the scores named in `compared` instead of a search")
+    parser.add_argument(
+        "--place-edges", default="", help="HU that tell places apart, with commas; default: the score's"
+    )
     parser.add_argument("--left-out", action="store_true", help="patients excluded from the prior's training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -316,6 +326,7 @@ def main() -> None:
     terms = candidate_terms()
     if arguments.compare:
         terms = tuple(dict.fromkeys(term for chosen in compared().values() for term in chosen))
+    edges_hu = [float(edge) for edge in arguments.place_edges.split(",") if edge] or DEFAULT.place_edges_hu
     judged = []
     for preset in arguments.presets.split(","):
         settings = choose_settings(preset)
@@ -330,7 +341,9 @@ def main() -> None:
                 keep_pulls(source, number, prior, settings, study, path)
                 print(f"{preset}: {source.path.stem} kept", flush=True)
             if not arguments.collect_only:
-                parts.append(scores_of(path, number, terms, levels, prior.pixel_size, not arguments.alone))
+                parts.append(
+                    scores_of(path, number, terms, levels, prior.pixel_size, not arguments.alone, edges_hu)
+                )
         if parts:
             judged.append(Scores.joined(parts))
     if arguments.compare:
