@@ -49,6 +49,12 @@ BEFORE = (
     ScoreTerm((1.3, 3.0), "plain-coherent", 3.0),
 )
 
+FOUR_TERMS = (
+    *SCORES["klip-multiscale"].terms[:3],
+    ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98),
+)
+"""Of the default score before today's, each averaged over neighbours."""
+
 
 def variants() -> dict[str, ScoreSettings]:
     """Scores by what they show: from the plain divergence to the default score, and that with a part left out."""
@@ -57,8 +63,7 @@ def variants() -> dict[str, ScoreSettings]:
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
     rows["six terms, slices alone (an earlier default)"] = replace(default.alone, terms=BEFORE)
-    four = (*default.terms[:3], ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98))
-    rows["four terms, all over neighbours (the default before)"] = replace(default, terms=four)
+    rows["four terms, all over neighbours (the default before)"] = replace(default, terms=FOUR_TERMS)
     averaged = tuple(dict.fromkeys(replace(term, over_neighbours=True) for term in default.terms))
     rows["default score"] = default
     rows["... without neighbours"] = default.alone

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ablation import FOUR_TERMS
 from default_prior.make import write_tables
 from safetensors.torch import load_file, save_file
 
@@ -73,12 +74,11 @@ def candidate_terms() -> Terms:
 def compared() -> dict[str, Terms]:
     """Scores by what they show: the default, those it was chosen over, and those it came from."""
     low, middle, high, high_alone, energy, denser = DEFAULT.terms
-    before = ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98)
-    alone = [replace(term, over_neighbours=False) for term in (low, middle, high, before)]
+    before = FOUR_TERMS[-1]
     return {
         "the default": DEFAULT.terms,
-        "four terms, all averaged over neighbours (the default before)": (low, middle, high, before),
-        "... all of slices alone": tuple(alone),
+        "four terms, all averaged over neighbours (the default before)": FOUR_TERMS,
+        "... all of slices alone": tuple(replace(term, over_neighbours=False) for term in FOUR_TERMS),
         "... high noise levels alone": (low, middle, high_alone, before),
         "... high noise levels averaged and alone": (low, middle, high, high_alone, before),
         "the default without high noise levels averaged": (low, middle, high_alone, energy, denser),
@@ -346,9 +346,11 @@ def main() -> None:
                 )
         if parts:
             judged.append(Scores.joined(parts))
+    if arguments.collect_only:
+        return
     if arguments.compare:
         compare(Judge(tuple(judged)), terms)
-    elif not arguments.collect_only:
+    else:
         search(Judge(tuple(judged)), terms, len(sources))
 
 
