@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from klip_engine.scoring.score_map import (
     terms_over_neighbours,
 )
 from klip_engine.settings import DetectionSettings, ScoreSettings
-from klip_engine.slices import NetworkMeter, Watch, check_variance, places, score_images
+from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, check_variance, places, score_images
 from klip_engine.stacks import StackArray, between_neighbours, have_neighbours, standing_alone, within_reach
 from klip_engine.volume import (
     AIR_HU,
@@ -98,19 +98,55 @@ def calibrate_scores(
             key = DRAWN
         scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         nulls = []
-        densities = scored.density.split([len(score.terms) for score in scores], dim=1)
-        for score, density in zip(scores, densities, strict=True):
+        stack = None if healthy is None else healthy.stack
+        for score, maxima, scales in _usual(scored, body, stack, scores, [None] * len(scores), prior):
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
-            there = places(scored.reconstruction, score, prior)
-            if score.neighbours and healthy is not None:
-                maxima, scales = _usual_among(density, body, there, healthy.stack, score, prior)
-            else:
-                maxima, scales = _usual_alone(density, body, there, score, prior)
             source = f"{len(body)} slices drawn from the prior"
             if healthy is not None:
                 source = healthy.describe(score.neighbours)
             nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
         return nulls
+
+
+def highest_scores(
+    prior: PriorBundle,
+    settings: DetectionSettings,
+    scores: Sequence[ScoreSettings],
+    nulls: Sequence[NullDistribution],
+    device: str,
+    healthy: ReferenceSlices,
+    *,
+    watch: Watch | None = None,
+) -> list[FloatArray]:
+    """The highest scores of other healthy slices in the units (`NullDistribution.scales`) of null distributions
+    made with the same settings, one array for each score; for scores among neighbours of the slices between two
+    others, then of those that stand alone."""
+    with resource_errors():
+        meter = NetworkMeter(prior.on(device).denoiser, watch or Watch())
+        settings = replace(settings, seed=_NULL_SEED)
+        images = images_of_hu(healthy.hu)
+        scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
+        units = [null.scales for null in nulls]
+        return [maxima for _, maxima, _ in _usual(scored, healthy.body, healthy.stack, scores, units, prior)]
+
+
+def _usual(
+    scored: ScoredSlices,
+    body: BoolArray,
+    stack: StackArray | None,
+    scores: Sequence[ScoreSettings],
+    units: Sequence[Scales | None],
+    prior: PriorBundle,
+) -> Iterator[tuple[ScoreSettings, FloatArray, Scales]]:
+    """Every score with the highest scores of the slices and the scales of its maps: those given, or else what is
+    typical of these slices."""
+    densities = scored.density.split([len(score.terms) for score in scores], dim=1)
+    for score, density, given in zip(scores, densities, units, strict=True):
+        there = places(scored.reconstruction, score, prior)
+        if score.neighbours and stack is not None:
+            yield score, *_usual_among(density, body, there, stack, score, given, prior)
+        else:
+            yield score, *_usual_alone(density, body, there, score, given, prior)
 
 
 def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: int | None) -> ReferenceSlices:
@@ -129,13 +165,19 @@ def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: i
 
 
 def _usual_alone(
-    density: torch.Tensor, body: BoolArray, there: PlaceArray | None, score: ScoreSettings, prior: PriorBundle
+    density: torch.Tensor,
+    body: BoolArray,
+    there: PlaceArray | None,
+    score: ScoreSettings,
+    scales: Scales | None,
+    prior: PriorBundle,
 ) -> tuple[FloatArray, Scales]:
-    """The highest score of each null slice, and the scales of the score's maps."""
+    """The highest score of each null slice, and the scales of the score's maps: by default those of the slices."""
     blocks = score.blocks(prior.pixel_size)
     maps = block_maps(density, blocks)
-    quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
-    scales = block_scales(maps, body, quantiles, there)
+    if scales is None:
+        quantiles = [term.unit_quantile for term in score.terms for _ in blocks]
+        scales = block_scales(maps, body, quantiles, there)
     return slice_maxima(combine_blocks(maps, scales, there), body), scales
 
 
@@ -145,6 +187,7 @@ def _usual_among(
     there: PlaceArray | None,
     stack: StackArray,
     score: ScoreSettings,
+    scales: Scales | None,
     prior: PriorBundle,
 ) -> tuple[FloatArray, Scales]:
     """The same of slices between two neighbours.
@@ -155,7 +198,7 @@ def _usual_among(
     between, alone = between_neighbours(stack), standing_alone(stack)
     part = None if there is None else there[between]
     among = terms_over_neighbours(density, score.terms, stack)[between]
-    maxima, scales = _usual_alone(among, body[between], part, score, prior)
+    maxima, scales = _usual_alone(among, body[between], part, score, scales, prior)
     maps = block_maps(density, score.blocks(prior.pixel_size))
     own = slice_maxima(combine_blocks(maps, scales, there), body)
     shown = own[between] > 0

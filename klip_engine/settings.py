@@ -197,19 +197,19 @@ SCORES: dict[str, ScoreSettings] = {
             ScoreTerm((0.3, 1.0), "plain-denser-energy", 4.0, unit_quantile=0.95),
         ),
         (3.0,),
-        place_edges_hu=(-400.0,),
+        place_edges_hu=(-400.0, 100.0),
         neighbours=True,
     ),
     "kl": ScoreSettings("kl", (ScoreTerm(),), (3.0,)),
 }
 """Scores by name: `klip` weighs the pulls as the paper does, `klip-variance` by the variance the prior predicts,
 `klip-coherent` does so after averaging the signed pulls (`klip_engine.scoring.klip.Weighting`), `klip-multiscale`
-takes the strongest of six terms, in units of what is usual in lung or elsewhere: low noise levels, where faint
-things show; middle ones, where a few hundred HU do; high ones for what is as dense as tissue where air should be,
-averaged over neighbouring slices as those, and not, for what ends before the next slice; the paper's window around
-each pixel, not averaged either; and high ones on a wide scale for what is denser than expected where it could be
-the chest wall (air where tissue should be is a larger lung or gas there, as healthy people have them). `kl` is the
-whole divergence, without window or block, for comparison."""
+takes the strongest of six terms, in units of what is usual in lung, soft tissue or bone: low noise levels, where
+faint things show; middle ones, where a few hundred HU do; high ones for what is as dense as tissue where air should
+be, averaged over neighbouring slices as those, and not, for what ends before the next slice; the paper's window
+around each pixel, not averaged either; and high ones on a wide scale for what is denser than expected where it
+could be the chest wall (air where tissue should be is a larger lung or gas there, as healthy people have them).
+`kl` is the whole divergence, without window or block, for comparison."""
 
 DEFAULT_SCORE = "klip-multiscale"
 

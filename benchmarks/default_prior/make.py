@@ -18,6 +18,8 @@ from pathlib import Path
 CALIBRATED = ("default", "fast", "sparse-24")
 """Presets whose null distributions the default prior brings along."""
 BATCH = 16
+PER_SCAN = 15
+"""Healthy slices of a scan kept beside the prior."""
 VALIDATION = ("LIDC-IDRI-0314", "C3N-00249")
 
 
@@ -54,7 +56,7 @@ def main() -> None:
         "--learning-rate", "3e-3", "--note", str(Path(__file__).with_name("note.md")),
     ]  # fmt: skip
     code = subprocess.run(command + ["--resume"] * arguments.resume, check=False).returncode
-    reference = ["--healthy", str(train), "--per-scan", "15"]
+    reference = ["--healthy", str(train), "--per-scan", str(PER_SCAN)]
     for preset in CALIBRATED if code == 0 else ():
         calibrate = [sys.executable, "-m", "klip_engine", "calibrate", str(arguments.out), "--preset", preset]
         code = code or subprocess.run(calibrate + reference, check=False).returncode
