@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from detection import CASES
 
-from klip_engine.calibration import calibrate_scores, drawn_slices
+from klip_engine.calibration import calibrate_scores
 from klip_engine.console import ProgressStyle, make_reporter
+from klip_engine.drawing import drawn_slices
 from klip_engine.evaluation.stacked_slices import StackedSlices
 from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_study
 from klip_engine.files import write_file

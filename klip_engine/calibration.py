@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from klip_engine.drawing import draw_healthy
 from klip_engine.errors import InputError, PriorError, UsageError, resource_errors
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference, whole_hu
-from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import (
     PlaceArray,
@@ -30,17 +30,13 @@ from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, check_variance, places, score_images
 from klip_engine.stacks import StackArray, between_neighbours, have_neighbours, standing_alone, within_reach
 from klip_engine.volume import (
-    AIR_HU,
     BoolArray,
     FloatArray,
     WorkingGrid,
-    WorkingVolume,
-    body_mask,
     images_of_hu,
     to_working_grid,
 )
 
-DRAW_STEPS = 60
 DRAWN_SLICES = 256
 DRAWN = "drawn"
 _RUN = 5
@@ -48,9 +44,7 @@ _RUN = 5
 _FEWEST_COMPARED = 8
 """Healthy slices between two neighbours; with fewer there is nothing to compare with."""
 _NULL_SEED = 2_000_003
-_DRAW_SEED = 1_000_003
-"""The null belongs to the settings, not to a run: its seeds are its own, and drawn slices and their
-reconstruction do not share noise."""
+"""The null belongs to the settings, not to a run: its seed is its own."""
 
 
 def calibrate(
@@ -94,7 +88,7 @@ def calibrate_scores(
             healthy = _thinned(healthy, scores, count)
             images, body = images_of_hu(healthy.hu), healthy.body
         else:
-            images, body = _drawn(prior, count or DRAWN_SLICES, settings, device, meter)
+            images, body = draw_healthy(prior, count or DRAWN_SLICES, settings, device, meter)
             key = DRAWN
         scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         nulls = []
@@ -258,38 +252,6 @@ def healthy_reference(
     return ReferenceSlices(np.concatenate(hu), np.concatenate(body), np.array(scan), np.array(stack))
 
 
-def drawn_slices(
-    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
-) -> ReferenceSlices:
-    """Slices drawn from a prior of CT, without what lies outside their body."""
-    hu = draw_slices(prior, count, settings, device, meter)
-    body = np.concatenate([body_mask(one[None], prior.ct_grid.pixel_mm) for one in hu])
-    hu[~body] = AIR_HU
-    return ReferenceSlices(hu, body, np.arange(count), np.arange(count))
-
-
-def draw_slices(
-    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
-) -> FloatArray:
-    """Slices drawn from a prior of CT, [count, h, w] in HU."""
-    return WorkingVolume.values_of(draw_images(prior, count, settings, device, meter))
-
-
-def draw_images(
-    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
-) -> FloatArray:
-    """Images drawn from the prior, [count, channels, h, w] in [-1, 1]."""
-    batch = settings.batch_slices * settings.sampling.samples
-    shape = (prior.denoiser.channels, *prior.denoiser.image_shape)
-    drawn = np.empty((count, *shape), dtype=np.float32)
-    for first in range(0, count, batch):
-        items = [(number, 0) for number in range(first, min(first + batch, count))]
-        noise = ItemNoise(settings.seed + _DRAW_SEED, items, shape, device)
-        drawn[first : first + len(items)] = sample_prior(meter, noise, DRAW_STEPS).clamp(-1, 1).cpu().numpy()
-        meter.watch.tell("drawing healthy slices", first + len(items), count)
-    return drawn
-
-
 def healthy_key(prior: PriorBundle) -> str:
     """Which healthy slices null distributions of this prior are measured on: a digest, or `DRAWN`."""
     kept = _kept_reference(prior)
@@ -299,17 +261,6 @@ def healthy_key(prior: PriorBundle) -> str:
 def _kept_reference(prior: PriorBundle) -> ReferenceSlices | None:
     """The healthy slices beside a prior; those of photographs have none."""
     return None if prior.grid is None else load_reference(prior.folder, prior.grid.shape)
-
-
-def _drawn(
-    prior: PriorBundle, count: int, settings: DetectionSettings, device: str, meter: NetworkMeter
-) -> tuple[FloatArray, BoolArray]:
-    """Drawn images [count, channels, h, w] and where to look at them, [count, h, w]: a photograph is all body."""
-    if prior.grid is None:
-        images = draw_images(prior, count, settings, device, meter)
-        return images, np.ones((count, *images.shape[-2:]), dtype=bool)
-    slices = drawn_slices(prior, count, settings, device, meter)
-    return images_of_hu(slices.hu), slices.body
 
 
 def keep_reference(prior: PriorBundle, slices: ReferenceSlices) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from klip_engine.calibration import drawn_slices
+from klip_engine.drawing import drawn_slices
 from klip_engine.errors import KlipError, UsageError
 from klip_engine.evaluation.baselines.base import Baseline, Evidence
 from klip_engine.evaluation.batches import Batches, Usual

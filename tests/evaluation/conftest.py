@@ -87,4 +87,4 @@ def two_patients(body: CTVolume, folder: Path) -> tuple[Source, ...]:
 def quick_null(monkeypatch) -> None:
     """Null distributions and reference slices that cost little."""
     monkeypatch.setattr("klip_engine.evaluation.run.NULL_SLICES_ON_DEMAND", 4)
-    monkeypatch.setattr("klip_engine.calibration.DRAW_STEPS", 3)
+    monkeypatch.setattr("klip_engine.drawing.DRAW_STEPS", 3)

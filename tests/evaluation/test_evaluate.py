@@ -205,7 +205,7 @@ def test_methods_learn_from_slices_drawn_from_the_prior_where_no_reference_is_gi
     def drawn(prior, count, settings, device, meter):
         return np.where(np.hypot(*np.mgrid[-24:24, -32:32]) < 15, 40.0, -1000.0)[None].repeat(count, 0)
 
-    monkeypatch.setattr("klip_engine.calibration.draw_slices", drawn)
+    monkeypatch.setattr("klip_engine.drawing.draw_slices", drawn)
     document = run_evaluation(
         replace(
             job,
