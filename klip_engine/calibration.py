@@ -98,7 +98,10 @@ def calibrate_scores(
             source = f"{len(body)} slices drawn from the prior"
             if healthy is not None:
                 source = healthy.describe(score.neighbours)
-            nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
+            null = null_from_scores(maxima.tolist(), scales, wanted, source)
+            if healthy is not None:
+                null = null.raised(*healthy.unseen.get(score.name, (1.0, 1.0)))
+            nulls.append(null)
         return nulls
 
 

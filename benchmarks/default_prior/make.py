@@ -21,6 +21,8 @@ BATCH = 16
 PER_SCAN = 15
 """Healthy slices of a scan kept beside the prior."""
 VALIDATION = ("LIDC-IDRI-0314", "C3N-00249")
+HEALTHY = {"series/acrin-flt-breast-001-chest.nrrd": "0-11"}
+"""Where the collection's index says more: slices 12 to 18 show an implanted port, those above its catheter."""
 
 
 def write_tables(ct: Path, folder: Path) -> tuple[Path, Path]:
@@ -28,7 +30,7 @@ def write_tables(ct: Path, folder: Path) -> tuple[Path, Path]:
     rows: dict[bool, list[list[str]]] = {True: [], False: []}
     with (ct / "index.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
-            healthy = row["healthy_looking"]
+            healthy = HEALTHY.get(row["file"], row["healthy_looking"])
             if healthy != "no":
                 slices = "all" if healthy == "yes" else healthy.replace(" and ", ", ")
                 file = str((ct / row["file"]).resolve())

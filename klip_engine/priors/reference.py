@@ -2,13 +2,15 @@
 
 NAME/reference/slices.safetensors   scan int16 [n], body and shown: bits of [n, h * w] in uint8, hu int16 of the
                                     pixels shown, in this order (the rest is air; older files: of all, [n, h, w]),
-                                    stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour)
+                                    stack int16 [n] (`klip_engine.stacks`; without it no slice has a neighbour),
+                                    unseen:SCORE float64 [2], one for each score that is in `ReferenceSlices.unseen`
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,23 @@ from klip_engine.stacks import StackArray, between_neighbours, standing_alone
 from klip_engine.volume import AIR_HU, BoolArray, FloatArray
 
 _FILE = Path("reference") / "slices.safetensors"
+_UNSEEN = "unseen:"
 
 
 @dataclass(frozen=True)
 class ReferenceSlices:
     """Healthy slices on a prior's grid: hu [n, h, w], body [n, h, w], and for each the number of its scan and of
-    its stack of neighbouring slices, [n]."""
+    its stack of neighbouring slices, [n].
+
+    unseen: where the prior was trained on these patients, how slices of patients it has not seen score beside
+    them, by name of the score: level and spread (`klip_engine.scoring.null.NullDistribution.raised`).
+    """
 
     hu: FloatArray
     body: BoolArray
     scan: npt.NDArray[np.int64]
     stack: StackArray
+    unseen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.hu)
@@ -61,7 +69,7 @@ class ReferenceSlices:
         return self._only(np.isin(self.stack, self.stack[between_neighbours(self.stack)]))
 
     def _only(self, pick: BoolArray | npt.NDArray[np.int64]) -> ReferenceSlices:
-        return ReferenceSlices(self.hu[pick], self.body[pick], self.scan[pick], self.stack[pick])
+        return replace(self, hu=self.hu[pick], body=self.body[pick], scan=self.scan[pick], stack=self.stack[pick])
 
     def digest(self) -> str:
         """sha256 of what is kept of them."""
@@ -103,7 +111,20 @@ def _arrays(slices: ReferenceSlices) -> dict[str, npt.NDArray[Any]]:
         "body": np.packbits(slices.body.reshape(len(slices), -1), axis=1),
         "scan": slices.scan.astype(np.int16),
         "stack": slices.stack.astype(np.int16),
+        **{_UNSEEN + score: np.array(raised, np.float64) for score, raised in sorted(slices.unseen.items())},
     }
+
+
+def _unseen(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, tuple[float, float]]:
+    """`ReferenceSlices.unseen`; raises ValueError for what is no level and spread."""
+    unseen = {}
+    for name in sorted(arrays):
+        if name.startswith(_UNSEEN):
+            level, spread = (float(value) for value in arrays[name])
+            if not (0 < level < np.inf and 0 < spread < np.inf):
+                raise ValueError("level and spread of patients unseen are numbers above 0")
+            unseen[name.removeprefix(_UNSEEN)] = (level, spread)
+    return unseen
 
 
 def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | None:
@@ -125,6 +146,7 @@ def load_reference(folder: Path, shape: tuple[int, int]) -> ReferenceSlices | No
         stack = arrays.get("stack", np.arange(len(scan)))
         if stack.shape != scan.shape or (np.diff(stack) < 0).any():
             raise ValueError("its stacks do not belong to its slices")
-        return ReferenceSlices(hu.astype(np.float32), body, scan.astype(np.int64), stack.astype(np.int64))
+        numbers = scan.astype(np.int64), stack.astype(np.int64)
+        return ReferenceSlices(hu.astype(np.float32), body, *numbers, _unseen(arrays))
     except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
         raise PriorError(f"the reference slices {path} are damaged: {error}; calibrate the prior again") from error

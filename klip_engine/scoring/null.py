@@ -58,6 +58,22 @@ class NullDistribution:
             "scan_factor": round(self.scan_factor, 4),
         }
 
+    def raised(self, level: float, spread: float) -> NullDistribution:
+        """The null as patients the prior has not seen score, where it was made of those it was trained on.
+
+        A prior knows its training patients better than others: level is how many times higher the median of others
+        lies, spread how many times further apart the logarithms of their scores lie around it. Both come from
+        priors that did not see part of the patients (docs/benchmarks.md, false alarms); slices without score stay
+        at 0.
+        """
+        shown = [score for score in self.maxima if score > 0]
+        if not shown or (level, spread) == (1, 1):
+            return self
+        middle = float(np.median(shown))
+        maxima = tuple(level * middle * (score / middle) ** spread if score > 0 else score for score in self.maxima)
+        words = f"{self.source}, raised to patients unseen (level {level:g}, spread {spread:g})"
+        return replace(self, maxima=maxima, source=words)
+
     def adapted_to(self, scan_maxima: Sequence[float]) -> NullDistribution:
         """The null of one scan, from the highest score of each of its slices (0: shows no body).
 

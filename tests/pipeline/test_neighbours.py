@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from klip_engine.calibration import calibrate, calibrate_scores, healthy_reference, keep_reference
+from klip_engine.calibration import (
+    calibrate,
+    calibrate_scores,
+    healthy_reference,
+    highest_scores,
+    keep_reference,
+)
 from klip_engine.errors import UsageError
 from klip_engine.io.sources import Source
 from klip_engine.pipeline import detect
-from klip_engine.priors import PriorBundle, ReferenceSlices, load_prior
+from klip_engine.priors import PriorBundle, ReferenceSlices, load_prior, load_reference
 from klip_engine.scoring.score_map import block_maps, slice_maxima
 from klip_engine.settings import SCORES, DetectionSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images
@@ -129,6 +135,31 @@ def test_nulls_of_kept_slices_are_those_of_the_slices_that_were_given(bundle, tm
     fresh, kept = (calibrate(bundle, SETTINGS, "cpu", healthy=one) for one in (given, None))
     assert fresh.settings == kept.settings
     assert fresh.maxima == kept.maxima
+
+
+def test_nulls_of_patients_seen_are_raised_by_what_is_kept_with_them_and_those_of_others_are_not(bundle):
+    plain = calibrate(bundle, SETTINGS, "cpu")
+    slices = load_reference(bundle.folder, GRID.shape)
+    keep_reference(bundle, replace(slices, unseen={"klip": (2.0, 1.5), "kl": (9.0, 1.0)}))
+    raised = calibrate(bundle, SETTINGS, "cpu")
+    assert raised.scales == plain.scales
+    middle = np.median(plain.maxima)
+    np.testing.assert_allclose(raised.maxima, 2 * middle * (np.array(plain.maxima) / middle) ** 1.5, rtol=1e-6)
+    assert raised.settings["healthy"] != plain.settings["healthy"]
+    assert calibrate(bundle, SETTINGS, "cpu", healthy=slices).maxima == plain.maxima
+
+
+def test_other_slices_are_scored_in_the_units_of_a_null(bundle):
+    slices = load_reference(bundle.folder, GRID.shape)
+    null = calibrate(bundle, SETTINGS, "cpu")
+    again, alone = highest_scores(
+        bundle, SETTINGS, [SETTINGS.score, SETTINGS.score.alone], [null, null], "cpu", slices
+    )
+    np.testing.assert_allclose(np.sort(again), null.maxima, rtol=1e-6)
+    assert (len(again), len(alone)) == (4 * RUNS, 6 * RUNS)
+    halved = replace(null, scales=tuple(tuple(2 * one for one in places) for places in null.scales))
+    half = highest_scores(bundle, SETTINGS, [SETTINGS.score], [halved], "cpu", slices)[0]
+    np.testing.assert_allclose(half, again / 2, rtol=1e-5)
 
 
 def test_many_slices_of_each_scan_are_kept_in_runs_that_can_be_thinned(bundle, tmp_path):

@@ -73,6 +73,22 @@ def test_slices_of_older_bundles_have_no_neighbours(tmp_path):
             load_reference(tmp_path, (12, 10))
 
 
+def test_how_patients_unseen_score_is_kept_with_the_slices_and_is_part_of_what_they_are(tmp_path):
+    plain = _slices(7)
+    slices = replace(plain, unseen={"klip": (1.5, 1.25), "klip-variance": (2.0, 1.0)})
+    save_reference(tmp_path, slices)
+    back = load_reference(tmp_path, (12, 10))
+    assert back is not None
+    assert back.unseen == slices.unseen == back.evenly(3).unseen == back.stacked().unseen
+    assert len({plain.digest(), slices.digest(), replace(plain, unseen={"klip": (1.5, 1.2)}).digest()}) == 3
+    path = tmp_path / "reference" / "slices.safetensors"
+    arrays = load_file(path)
+    for wrong in ([0.0, 1.0], [1.5, np.inf], [1.5, -1.0], [np.nan, 1.0], [1.5], [1.5, 1.0, 1.0]):
+        save_file(arrays | {"unseen:klip": np.array(wrong)}, path)
+        with pytest.raises(PriorError, match="damaged.*calibrate"):
+            load_reference(tmp_path, (12, 10))
+
+
 def test_none_is_no_error_but_damage_is(tmp_path):
     assert load_reference(tmp_path, (12, 10)) is None
     save_reference(tmp_path, _slices(2))

@@ -168,3 +168,23 @@ def test_few_slices_say_little_about_a_scans_level_and_no_level_is_without_bound
     assert null.adapted_to([1e6] * 50).scan_factor == 3
     assert null.adapted_to([1e-6] * 50).scan_factor == pytest.approx(1 / 3)
     assert few.identity()["scan_factor"] == pytest.approx(1.4142)
+
+
+def test_a_null_of_patients_seen_is_raised_to_those_unseen():
+    """Log-normal scores stay log-normal: their median rises by the level, their deviation by the spread."""
+    z = np.random.default_rng(3).normal(size=4001)
+    seen = np.exp(0.2 + 0.3 * z)
+    null = null_from_scores([0.0, *seen], [[1.0]], {}, "slices")
+    raised = null.raised(1.6, 1.4)
+    np.testing.assert_allclose(np.median(raised.maxima[1:]), 1.6 * np.median(seen), rtol=1e-6)
+    for rate in (0.05, 0.2, 0.5):
+        expected = 1.6 * np.median(seen) * (np.quantile(seen, 1 - rate) / np.median(seen)) ** 1.4
+        np.testing.assert_allclose(np.quantile(raised.maxima[1:], 1 - rate), expected, rtol=1e-3)
+    others = np.exp(0.2 + np.log(1.6) + 0.3 * 1.4 * np.random.default_rng(4).normal(size=4000))
+    for rate in (0.05, 0.2):
+        assert np.mean([null.p_value(score) <= rate for score in others]) > 2 * rate
+        assert abs(np.mean([raised.p_value(score) <= rate for score in others]) - rate) < 0.02
+    assert raised.maxima[0] == 0.0
+    assert raised.source == "slices, raised to patients unseen (level 1.6, spread 1.4)"
+    assert null.raised(1.0, 1.0) is null
+    assert null_from_scores([0.0, 0.0], [[1.0]], {}).raised(1.6, 1.4).maxima == (0.0, 0.0)
