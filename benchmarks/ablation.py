@@ -25,7 +25,7 @@ from klip_engine.evaluation.study import HEALTHY, Study, StudySettings, collect_
 from klip_engine.files import write_file
 from klip_engine.io.sources import Source
 from klip_engine.presets import choose_settings
-from klip_engine.priors import load_prior
+from klip_engine.priors import load_prior, load_reference
 from klip_engine.scoring.klip import ALL_LEVELS, ScoreTerm, Window
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.scoring.null import NullDistribution
@@ -133,7 +133,10 @@ def main() -> None:
     study = collect_study(sources, prior.grid, StudySettings(kinds, arguments.count))
     scores = variants()
     meter = NetworkMeter(prior.denoiser, watch)
-    nulls = calibrate_scores(prior, settings, list(scores.values()), "cpu", watch=watch)
+    reference = load_reference(prior.folder, prior.ct_grid.shape)
+    if reference is not None:  # how patients unseen score was measured for the default alone
+        reference = replace(reference, unseen={})
+    nulls = calibrate_scores(prior, settings, list(scores.values()), "cpu", healthy=reference, watch=watch)
     for score, null in zip(scores.values(), nulls, strict=True):
         if score.neighbours != null.identity()["neighbours"]:
             raise SystemExit("the prior keeps no healthy slices with neighbours: calibrate it with --healthy")

@@ -1,13 +1,16 @@
 """Cross-validation over patients: what a prior knows of patients it has seen, and of those it has not.
 
-    python benchmarks/cross_validation.py ../shared/ct [--folds 2] [--minutes 15] [--only 0] [--out FOLDER]
+    python benchmarks/cross_validation.py ../shared/ct [--folds 2] [--minutes 15] [--out FOLDER] --only-train
+    python benchmarks/unseen_patients.py ../shared/ct --priors FOLDER
+    python benchmarks/cross_validation.py ../shared/ct [--folds 2] [--minutes 15] [--out FOLDER]
 
 The patients of the default prior's training (benchmarks/default_prior/make.py) are dealt to folds; for each fold a
 prior is trained from scratch on the others. Printed per fold: mean squared denoising error relative to the best
 constant-gain denoiser (1 = no knowledge of anatomy) at several noise levels, on patients seen and patients left
 out (median over patients), and the detection of lesions inserted into the scans left out (image-level /
-dataset-level / matched AUROC of the default score, its null measured on the patients seen). A started run is
-continued; --only runs one fold, so that folds can run side by side.
+dataset-level / matched AUROC of the default score; the null distribution is measured on the patients seen and
+raised by what the priors of the other folds make of patients they have not seen). A started run is continued;
+--only runs one fold, so that folds can run side by side.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from default_prior.make import write_tables
+from default_prior.folds import deal
+from default_prior.make import PER_SCAN, write_tables
+from unseen_patients import kept_by, load, raising_levels
 
 from klip_engine.calibration import healthy_reference, keep_reference
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
@@ -38,17 +44,6 @@ SIGMAS = (0.03, 0.1, 0.3, 1.0)
 KINDS = ("star", "tumor", "nodule")
 LEVELS = ("image_auroc", "dataset_auroc", "matched_auroc")
 SLICES_PER_PATIENT = 8
-REFERENCE_PER_SCAN = 10
-
-
-def deal(sources: list[Source], folds: int) -> list[set[str]]:
-    """Patients dealt to folds, those with whole scans first, so that each fold gets its share of them."""
-    scans: dict[str, int] = {}
-    for source in sources:
-        wide = source.slices is None or sum(b - a for a, b in source.slices) > 3
-        scans[source.patient] = scans.get(source.patient, 0) + (1000 if wide else 1)
-    order = sorted(scans, key=lambda patient: (-scans[patient], patient))
-    return [set(order[fold::folds]) for fold in range(folds)]
 
 
 def denoising_errors(prior: PriorBundle, sources: list[Source]) -> dict[str, list[float]]:
@@ -111,18 +106,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--healthy-slices", type=int, default=10)
     parser.add_argument("--only", type=int, help="one fold alone")
+    parser.add_argument("--only-train", action="store_true", help="train the folds, measure nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/cross-validation"))
     arguments = parser.parse_args()
     table, _ = write_tables(arguments.ct, arguments.out / "tables")
     sources = read_manifest(table)
-    for fold, left_out in enumerate(deal(sources, arguments.folds)):
-        if arguments.only not in (None, fold):
-            continue
+    every = deal(sources, arguments.folds)
+    chosen = range(len(every)) if arguments.only is None else (arguments.only,)
+    for fold in chosen:
+        train_fold(table, every[fold], arguments.out / f"fold-{fold}", arguments.minutes)
+    for fold in chosen if not arguments.only_train else ():
+        left_out = every[fold]
         bundle = arguments.out / f"fold-{fold}"
-        train_fold(table, left_out, bundle, arguments.minutes)
         prior = load_prior(bundle)
         seen = [one for one in sources if one.patient not in left_out]
-        keep_reference(prior, healthy_reference(seen, prior.ct_grid, REFERENCE_PER_SCAN, Watch()))
+        reference = healthy_reference(seen, prior.ct_grid, PER_SCAN, Watch())
+        others = [load(kept_by(arguments.out, "default", one)) for one in range(arguments.folds) if one != fold]
+        keep_reference(prior, replace(reference, unseen=raising_levels(others)))
         print(f"fold {fold}: {prior.training['images_seen']} images, {len(left_out)} patients left out", flush=True)
         errors = denoising_errors(prior, sources)
         print("| patients | " + " | ".join(f"{1000 * sigma:g} HU" for sigma in SIGMAS) + " |")

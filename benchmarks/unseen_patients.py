@@ -1,6 +1,7 @@
 """How much higher healthy slices score when the prior has not seen their patients.
 
     python benchmarks/unseen_patients.py ../shared/ct --priors runs/cv-65 [--preset sparse-24] [--only 0]
+        [--keep klip_engine/data/priors/default]
 
 The priors are those of `cross_validation.py`, each trained without one fold of the patients. Each scores the
 healthy slices of all training patients, in the units of a null distribution made of those it has seen; over all
@@ -8,28 +9,36 @@ folds every slice is scored by priors that have seen its patient and by one that
 with 90 % intervals over patients: level, the ratio of the medians, unseen to seen; spread, how many times further
 apart the logarithms of the upper half lie (least squares through the 50th to 95th percentiles); and how often
 slices of patients left out reach the accepted rates, with the null distribution as it is and with both. What a
-fold's prior says is kept beside it; --only scores one fold, so that folds can run side by side.
+fold's prior says is kept beside it; --only scores one fold, so that folds can run side by side. --keep writes level
+and spread of the scores whose level lies above 1 into a bundle, and raises the null distributions that lie there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from cross_validation import deal
+from default_prior.folds import deal
 from default_prior.make import PER_SCAN, write_tables
 
-from klip_engine.calibration import calibrate_scores, healthy_reference, highest_scores, usable_variants
+from klip_engine.calibration import (
+    calibrate_scores,
+    healthy_reference,
+    highest_scores,
+    keep_reference,
+    usable_variants,
+)
 from klip_engine.files import write_file
 from klip_engine.io.sources import Source, read_manifest
 from klip_engine.presets import PRESETS
-from klip_engine.priors import PriorBundle, load_prior
-from klip_engine.scoring.null import null_from_scores
+from klip_engine.priors import PriorBundle, load_prior, load_reference
+from klip_engine.scoring.null import NullDistribution, find_null
 from klip_engine.settings import SCORES
 from klip_engine.slices import Watch
 from klip_engine.stacks import between_neighbours, standing_alone
@@ -67,11 +76,11 @@ def score_all(prior: PriorBundle, sources: Sequence[Source], left_out: set[str],
     highest = highest_scores(prior, settings, scores, nulls, "cpu", slices)
     found = {}
     for score, null, maxima in zip(scores, nulls, highest, strict=True):
-        whose, name = patient, score.name
+        whose = patient
         if score.neighbours:
             parts = between_neighbours(slices.stack), standing_alone(slices.stack)
-            whose, name = np.concatenate([patient[part] for part in parts]), f"{name}, among neighbours"
-        found[name] = Scored(maxima.astype(float), whose, ~np.isin(whose, sorted(left_out)), null.maxima)
+            whose = np.concatenate([patient[part] for part in parts])
+        found[score.full_name] = Scored(maxima.astype(float), whose, ~np.isin(whose, sorted(left_out)), null.maxima)
     return found
 
 
@@ -88,6 +97,11 @@ def load(path: Path) -> dict[str, Scored]:
         name: Scored(*(np.array(one[key]) for key in ("maxima", "patient", "seen")), tuple(one["null"]))
         for name, one in record.items()
     }
+
+
+def kept_by(priors: Path, preset: str, fold: int) -> Path:
+    """Where the scores of a fold's prior are kept."""
+    return priors / f"unseen-{preset}-fold-{fold}.json"
 
 
 def level_and_spread(folds: Sequence[Scored]) -> tuple[float, float]:
@@ -115,10 +129,40 @@ def observed(folds: Sequence[Scored], level: float, spread: float) -> list[float
     """The share of slices of patients left out that are marked at each of `RATES`."""
     p_values = []
     for fold in folds:
-        middle = float(np.median(fold.null))
-        null = null_from_scores((level * middle * (np.array(fold.null) / middle) ** spread).tolist(), [], {})
+        null = NullDistribution(fold.null, (), {}).raised(level, spread)
         p_values += [null.p_value(score) for score in fold.maxima[~fold.seen]]
     return [float(np.mean(np.array(p_values) <= rate)) for rate in RATES]
+
+
+def raising_levels(folds: Sequence[dict[str, Scored]]) -> dict[str, tuple[float, float]]:
+    """Level and spread of every score whose level lies above 1 with all of its interval."""
+    found = {}
+    for name in folds[0]:
+        scored = [fold[name] for fold in folds]
+        if intervals(scored)[0, 0] > 1:
+            level, spread = level_and_spread(scored)
+            found[name] = (round(level, 2), round(spread, 2))
+    return found
+
+
+def keep(bundle: Path, unseen: dict[str, tuple[float, float]]) -> None:
+    """Write level and spread beside the bundle's healthy slices and raise its null distributions."""
+    prior = load_prior(bundle)
+    slices = load_reference(bundle, prior.ct_grid.shape)
+    if slices is None or slices.unseen:
+        sys.exit(f"{bundle} keeps no healthy slices, or null distributions raised before: calibrate it again first")
+    before, raised = slices.digest(), replace(slices, unseen=unseen)
+    nulls = []
+    for path in (bundle / "null").glob("*.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        null = find_null(bundle / "null", settings)
+        if null is not None and settings["healthy"] == before:
+            null = replace(null, settings=settings | {"healthy": raised.digest()})
+            among = "+neighbours" if settings["score"].get("neighbours") else ""
+            nulls.append(null.raised(*unseen.get(settings["score"]["name"] + among, (1.0, 1.0))))
+    keep_reference(prior, raised)
+    for null in nulls:
+        null.save(bundle / "null")
 
 
 def show(folds: Sequence[dict[str, Scored]]) -> None:
@@ -146,20 +190,22 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--only", type=int, help="one fold alone; nothing is printed")
+    parser.add_argument("--keep", type=Path, metavar="BUNDLE")
     arguments = parser.parse_args()
     table, _ = write_tables(arguments.ct, arguments.priors / "tables")
     sources = read_manifest(table)
-    folds = []
-    for fold, left_out in enumerate(deal(sources, arguments.folds)):
-        if arguments.only not in (None, fold):
-            continue
-        kept = arguments.priors / f"unseen-{arguments.preset}-fold-{fold}.json"
-        if not kept.exists():
+    every = deal(sources, arguments.folds)
+    chosen = range(len(every)) if arguments.only is None else (arguments.only,)
+    for fold in chosen:
+        path = kept_by(arguments.priors, arguments.preset, fold)
+        if not path.exists():
             prior = load_prior(arguments.priors / f"fold-{fold}")
-            save(kept, score_all(prior, sources, left_out, arguments.preset))
-        folds.append(load(kept))
+            save(path, score_all(prior, sources, every[fold], arguments.preset))
+    folds = [load(kept_by(arguments.priors, arguments.preset, fold)) for fold in chosen]
     if arguments.only is None:
         show(folds)
+        if arguments.keep:
+            keep(arguments.keep, raising_levels(folds))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def calibrate_scores(
                 source = healthy.describe(score.neighbours)
             null = null_from_scores(maxima.tolist(), scales, wanted, source)
             if healthy is not None:
-                null = null.raised(*healthy.unseen.get(score.name, (1.0, 1.0)))
+                null = null.raised(*healthy.unseen.get(score.full_name, (1.0, 1.0)))
             nulls.append(null)
         return nulls
 

@@ -3,6 +3,8 @@
 
     python benchmarks/default_prior/make.py ../shared/ct -o runs/default [--minutes 48] [--processes 2] [--resume]
 
+How patients unseen score beside these is then measured and kept by benchmarks/unseen_patients.py.
+
 48 minutes by the clock; the processes, one a core, share batches of 16. Patients LIDC-IDRI-0314 and C3N-00249 are
 kept for validation. Only slices marked as healthy-looking are used.
 """

@@ -140,7 +140,7 @@ def test_nulls_of_kept_slices_are_those_of_the_slices_that_were_given(bundle, tm
 def test_nulls_of_patients_seen_are_raised_by_what_is_kept_with_them_and_those_of_others_are_not(bundle):
     plain = calibrate(bundle, SETTINGS, "cpu")
     slices = load_reference(bundle.folder, GRID.shape)
-    keep_reference(bundle, replace(slices, unseen={"klip": (2.0, 1.5), "kl": (9.0, 1.0)}))
+    keep_reference(bundle, replace(slices, unseen={"klip+neighbours": (2.0, 1.5), "klip": (9.0, 1.0)}))
     raised = calibrate(bundle, SETTINGS, "cpu")
     assert raised.scales == plain.scales
     middle = np.median(plain.maxima)
