@@ -46,6 +46,7 @@ from klip_engine.stacks import between_neighbours, standing_alone
 RATES = (0.05, 0.1, 0.2, 0.5)
 PERCENTILES = np.arange(50, 96, 5)
 DRAWS = 500
+AMONG = "+neighbours"
 
 
 @dataclass
@@ -135,13 +136,17 @@ def observed(folds: Sequence[Scored], level: float, spread: float) -> list[float
 
 
 def raising_levels(folds: Sequence[dict[str, Scored]]) -> dict[str, tuple[float, float]]:
-    """Level and spread of every score whose level lies above 1 with all of its interval."""
+    """Level and spread of every score whose level lies above 1 with all of its interval.
+
+    Scores among neighbours are of whole scans, to whose level the null is fitted (`NullDistribution.adapted_to`):
+    how patients differ is gone then, and the spread stays as it is.
+    """
     found = {}
     for name in folds[0]:
         scored = [fold[name] for fold in folds]
         if intervals(scored)[0, 0] > 1:
             level, spread = level_and_spread(scored)
-            found[name] = (round(level, 2), round(spread, 2))
+            found[name] = (round(level, 2), 1.0 if name.endswith(AMONG) else round(spread, 2))
     return found
 
 
@@ -158,7 +163,7 @@ def keep(bundle: Path, unseen: dict[str, tuple[float, float]]) -> None:
         null = find_null(bundle / "null", settings)
         if null is not None and settings["healthy"] == before:
             null = replace(null, settings=settings | {"healthy": raised.digest()})
-            among = "+neighbours" if settings["score"].get("neighbours") else ""
+            among = AMONG if settings["score"].get("neighbours") else ""
             nulls.append(null.raised(*unseen.get(settings["score"]["name"] + among, (1.0, 1.0))))
     keep_reference(prior, raised)
     for null in nulls:
