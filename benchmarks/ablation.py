@@ -64,11 +64,13 @@ def variants() -> dict[str, ScoreSettings]:
     rows |= {f"window 0.2 to 0.8, {name}": _single(term) for name, term in WEIGHTINGS}
     rows["window 0.2 to 0.8, plain pulls, block 9 mm"] = _single(ScoreTerm(WINDOW, "plain"), 9.0)
     rows["six terms, slices alone (an earlier default)"] = replace(default.alone, terms=BEFORE)
-    rows["four terms, all over neighbours (the default before)"] = replace(default, terms=FOUR_TERMS)
+    rows["four terms, all over neighbours (an earlier default)"] = replace(default, terms=FOUR_TERMS)
     averaged = tuple(dict.fromkeys(replace(term, over_neighbours=True) for term in default.terms))
     rows["default score"] = default
     rows["... without neighbours"] = default.alone
     rows["... every term over neighbours"] = replace(default, terms=averaged)
+    lung = default.place_edges_hu[:1]
+    rows["... bone as soft tissue (the default before)"] = replace(default, place_edges_hu=lung)
     rows["... without places"] = replace(default, place_edges_hu=())
     for name, keep in _leave_one_out():
         rows[f"... without {name}"] = replace(default, terms=tuple(term for term in default.terms if keep(term)))
