@@ -71,8 +71,9 @@ class NullDistribution:
             return self
         middle = float(np.median(shown))
         maxima = tuple(level * middle * (score / middle) ** spread if score > 0 else score for score in self.maxima)
-        words = f"{self.source}, raised to patients unseen (level {level:g}, spread {spread:g})"
-        return replace(self, maxima=maxima, source=words)
+        apart = "" if spread == 1 else f" and spread {spread:g} times"
+        words = f"their scores raised {level:g} times{apart}, as patients unseen in training score"
+        return replace(self, maxima=maxima, source=f"{self.source}, {words}")
 
     def adapted_to(self, scan_maxima: Sequence[float]) -> NullDistribution:
         """The null of one scan, from the highest score of each of its slices (0: shows no body).

@@ -185,6 +185,12 @@ def test_a_null_of_patients_seen_is_raised_to_those_unseen():
         assert np.mean([null.p_value(score) <= rate for score in others]) > 2 * rate
         assert abs(np.mean([raised.p_value(score) <= rate for score in others]) - rate) < 0.02
     assert raised.maxima[0] == 0.0
-    assert raised.source == "slices, raised to patients unseen (level 1.6, spread 1.4)"
+    assert raised.source == (
+        "slices, their scores raised 1.6 times and spread 1.4 times, as patients unseen in training score"
+    )
+    assert (
+        null.raised(1.6, 1.0).source
+        == "slices, their scores raised 1.6 times, as patients unseen in training score"
+    )
     assert null.raised(1.0, 1.0) is null
     assert null_from_scores([0.0, 0.0], [[1.0]], {}).raised(1.6, 1.4).maxima == (0.0, 0.0)
