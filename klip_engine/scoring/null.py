@@ -63,8 +63,8 @@ class NullDistribution:
 
         A prior knows its training patients better than others: level is how many times higher the median of others
         lies, spread how many times further apart the logarithms of their scores lie around it. Both come from
-        priors that did not see part of the patients (docs/benchmarks.md, false alarms); slices without score stay
-        at 0.
+        priors that did not see part of the patients (docs/benchmarks.md, patients seen and unseen). Slices without
+        score stay at 0.
         """
         shown = [score for score in self.maxima if score > 0]
         if not shown or (level, spread) == (1, 1):
