@@ -8,9 +8,10 @@ healthy slices of all training patients, in the units of a null distribution mad
 folds every slice is scored by priors that have seen its patient and by one that has not. Printed for every score,
 with 90 % intervals over patients: level, the ratio of the medians, unseen to seen; spread, how many times further
 apart the logarithms of the upper half lie (least squares through the 50th to 95th percentiles); and how often
-slices of patients left out reach the accepted rates, with the null distribution as it is and with both. What a
-fold's prior says is kept beside it; --only scores one fold, so that folds can run side by side. --keep writes level
-and spread of the scores whose level lies above 1 into a bundle, and raises the null distributions that lie there.
+slices of patients left out reach the accepted rates, with the null distribution as it is, and raised by what the
+other folds' priors make of patients they have not seen. What a fold's prior says is kept beside it; --only scores
+one fold, so that folds can run side by side. --keep writes level and spread of the scores whose level lies above 1
+into a bundle, and raises the null distributions that lie there.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ RATES = (0.05, 0.1, 0.2, 0.5)
 PERCENTILES = np.arange(50, 96, 5)
 DRAWS = 500
 AMONG = "+neighbours"
+UNRAISED = (1.0, 1.0)
 
 
 @dataclass
@@ -126,11 +128,11 @@ def intervals(folds: Sequence[Scored]) -> npt.NDArray[np.float64]:
     return np.percentile(drawn, (5, 95), axis=0)
 
 
-def observed(folds: Sequence[Scored], level: float, spread: float) -> list[float]:
-    """The share of slices of patients left out that are marked at each of `RATES`."""
+def observed(folds: Sequence[Scored], raises: Sequence[tuple[float, float]]) -> list[float]:
+    """The share of slices of patients left out that are marked at each of `RATES`, the null of each fold raised."""
     p_values = []
-    for fold in folds:
-        null = NullDistribution(fold.null, (), {}).raised(level, spread)
+    for fold, raised in zip(folds, raises, strict=True):
+        null = NullDistribution(fold.null, (), {}).raised(*raised)
         p_values += [null.p_value(score) for score in fold.maxima[~fold.seen]]
     return [float(np.mean(np.array(p_values) <= rate)) for rate in RATES]
 
@@ -164,20 +166,22 @@ def keep(bundle: Path, unseen: dict[str, tuple[float, float]]) -> None:
         if null is not None and settings["healthy"] == before:
             null = replace(null, settings=settings | {"healthy": raised.digest()})
             among = AMONG if settings["score"].get("neighbours") else ""
-            nulls.append(null.raised(*unseen.get(settings["score"]["name"] + among, (1.0, 1.0))))
+            nulls.append(null.raised(*unseen.get(settings["score"]["name"] + among, UNRAISED)))
     keep_reference(prior, raised)
     for null in nulls:
         null.save(bundle / "null")
 
 
 def show(folds: Sequence[dict[str, Scored]]) -> None:
+    others = [raising_levels([*folds[:number], *folds[number + 1 :]]) for number in range(len(folds))]
     print("| score | slices left out | level | spread | " + " | ".join(f"at {rate:g}" for rate in RATES) + " |")
     print("|---|---|---|---|" + "---|" * len(RATES))
     for name in folds[0]:
         scored = [fold[name] for fold in folds]
         level, spread = level_and_spread(scored)
         (low_level, low_spread), (high_level, high_spread) = intervals(scored)
-        rates = zip(observed(scored, 1.0, 1.0), observed(scored, level, spread), strict=True)
+        raised = observed(scored, [known.get(name, UNRAISED) for known in others])
+        rates = zip(observed(scored, [UNRAISED] * len(folds)), raised, strict=True)
         cells = [
             name,
             str(sum(int((~fold.seen).sum()) for fold in scored)),
