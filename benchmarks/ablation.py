@@ -54,7 +54,7 @@ FOUR_TERMS = (
     *SCORES["klip-multiscale"].terms[:3],
     ScoreTerm((0.2, 0.8), "plain-energy", 4.0, unit_quantile=0.98),
 )
-"""Of the default score before today's, each averaged over neighbours."""
+"""Of an earlier default score, each averaged over neighbours."""
 
 
 def variants() -> dict[str, ScoreSettings]:

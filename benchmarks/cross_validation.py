@@ -25,15 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from default_prior.folds import deal
-from default_prior.make import PER_SCAN, write_tables
+from default_prior.folds import deal_collection
+from default_prior.make import PER_SCAN
 from unseen_patients import kept_by, load, raising_levels
 
 from klip_engine.calibration import healthy_reference, keep_reference
 from klip_engine.evaluation.command import EvaluationJob, run_evaluation
 from klip_engine.evaluation.run_settings import RunSettings
 from klip_engine.evaluation.study import StudySettings
-from klip_engine.io.sources import Source, read_manifest
+from klip_engine.io.sources import Source
 from klip_engine.presets import choose_settings
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.slices import Watch
@@ -109,14 +109,12 @@ def main() -> None:
     parser.add_argument("--only-train", action="store_true", help="train the folds, measure nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/cross-validation"))
     arguments = parser.parse_args()
-    table, _ = write_tables(arguments.ct, arguments.out / "tables")
-    sources = read_manifest(table)
-    every = deal(sources, arguments.folds)
-    chosen = range(len(every)) if arguments.only is None else (arguments.only,)
-    for fold in chosen:
-        train_fold(table, every[fold], arguments.out / f"fold-{fold}", arguments.minutes)
-    for fold in chosen if not arguments.only_train else ():
-        left_out = every[fold]
+    dealt = deal_collection(arguments.ct, arguments.out, arguments.folds, arguments.only)
+    sources = dealt.sources
+    for fold in dealt.chosen:
+        train_fold(dealt.table, dealt.left_out[fold], arguments.out / f"fold-{fold}", arguments.minutes)
+    for fold in dealt.chosen if not arguments.only_train else ():
+        left_out = dealt.left_out[fold]
         bundle = arguments.out / f"fold-{fold}"
         prior = load_prior(bundle)
         seen = [one for one in sources if one.patient not in left_out]

@@ -77,7 +77,7 @@ def compared() -> dict[str, Terms]:
     before = FOUR_TERMS[-1]
     return {
         "the default": DEFAULT.terms,
-        "four terms, all averaged over neighbours (the default before)": FOUR_TERMS,
+        "four terms, all averaged over neighbours (an earlier default)": FOUR_TERMS,
         "... all of slices alone": tuple(replace(term, over_neighbours=False) for term in FOUR_TERMS),
         "... high noise levels alone": (low, middle, high_alone, before),
         "... high noise levels averaged and alone": (low, middle, high, high_alone, before),

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from default_prior.folds import deal
-from default_prior.make import PER_SCAN, write_tables
+from default_prior.folds import deal_collection
+from default_prior.make import PER_SCAN
 
 from klip_engine.calibration import (
     calibrate_scores,
@@ -36,10 +36,10 @@ from klip_engine.calibration import (
     usable_variants,
 )
 from klip_engine.files import write_file
-from klip_engine.io.sources import Source, read_manifest
+from klip_engine.io.sources import Source
 from klip_engine.presets import PRESETS
 from klip_engine.priors import PriorBundle, load_prior, load_reference
-from klip_engine.scoring.null import NullDistribution, find_null
+from klip_engine.scoring.null import AMONG, UNRAISED, NullDistribution, find_null
 from klip_engine.settings import SCORES
 from klip_engine.slices import Watch
 from klip_engine.stacks import between_neighbours, standing_alone
@@ -47,8 +47,6 @@ from klip_engine.stacks import between_neighbours, standing_alone
 RATES = (0.05, 0.1, 0.2, 0.5)
 PERCENTILES = np.arange(50, 96, 5)
 DRAWS = 500
-AMONG = "+neighbours"
-UNRAISED = (1.0, 1.0)
 
 
 @dataclass
@@ -83,7 +81,7 @@ def score_all(prior: PriorBundle, sources: Sequence[Source], left_out: set[str],
         if score.neighbours:
             parts = between_neighbours(slices.stack), standing_alone(slices.stack)
             whose = np.concatenate([patient[part] for part in parts])
-        found[score.full_name] = Scored(maxima.astype(float), whose, ~np.isin(whose, sorted(left_out)), null.maxima)
+        found[null.score_name] = Scored(maxima.astype(float), whose, ~np.isin(whose, sorted(left_out)), null.maxima)
     return found
 
 
@@ -165,8 +163,7 @@ def keep(bundle: Path, unseen: dict[str, tuple[float, float]]) -> None:
         null = find_null(bundle / "null", settings)
         if null is not None and settings["healthy"] == before:
             null = replace(null, settings=settings | {"healthy": raised.digest()})
-            among = AMONG if settings["score"].get("neighbours") else ""
-            nulls.append(null.raised(*unseen.get(settings["score"]["name"] + among, UNRAISED)))
+            nulls.append(null.raised(*unseen.get(null.score_name, UNRAISED)))
     keep_reference(prior, raised)
     for null in nulls:
         null.save(bundle / "null")
@@ -201,16 +198,13 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="one fold alone; nothing is printed")
     parser.add_argument("--keep", type=Path, metavar="BUNDLE")
     arguments = parser.parse_args()
-    table, _ = write_tables(arguments.ct, arguments.priors / "tables")
-    sources = read_manifest(table)
-    every = deal(sources, arguments.folds)
-    chosen = range(len(every)) if arguments.only is None else (arguments.only,)
-    for fold in chosen:
+    dealt = deal_collection(arguments.ct, arguments.priors, arguments.folds, arguments.only)
+    for fold in dealt.chosen:
         path = kept_by(arguments.priors, arguments.preset, fold)
         if not path.exists():
             prior = load_prior(arguments.priors / f"fold-{fold}")
-            save(path, score_all(prior, sources, every[fold], arguments.preset))
-    folds = [load(kept_by(arguments.priors, arguments.preset, fold)) for fold in chosen]
+            save(path, score_all(prior, dealt.sources, dealt.left_out[fold], arguments.preset))
+    folds = [load(kept_by(arguments.priors, arguments.preset, fold)) for fold in dealt.chosen]
     if arguments.only is None:
         show(folds)
         if arguments.keep:

@@ -16,7 +16,7 @@ from klip_engine.errors import InputError, PriorError, UsageError, resource_erro
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.priors import PriorBundle, ReferenceSlices, load_reference, save_reference, whole_hu
-from klip_engine.scoring.null import NullDistribution, find_null, null_from_scores
+from klip_engine.scoring.null import UNRAISED, NullDistribution, find_null, null_from_scores
 from klip_engine.scoring.score_map import (
     PlaceArray,
     Scales,
@@ -93,15 +93,14 @@ def calibrate_scores(
         scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         nulls = []
         stack = None if healthy is None else healthy.stack
-        for score, maxima, scales in _usual(scored, body, stack, scores, [None] * len(scores), prior):
+        for score, (maxima, scales) in zip(scores, _usual(scored, body, stack, scores, prior), strict=True):
             wanted = replace(settings, score=score).null_settings(prior.sha256, key)
-            source = f"{len(body)} slices drawn from the prior"
-            if healthy is not None:
-                source = healthy.describe(score.neighbours)
-            null = null_from_scores(maxima.tolist(), scales, wanted, source)
-            if healthy is not None:
-                null = null.raised(*healthy.unseen.get(score.full_name, (1.0, 1.0)))
-            nulls.append(null)
+            if healthy is None:
+                source = f"{len(body)} slices drawn from the prior"
+                nulls.append(null_from_scores(maxima.tolist(), scales, wanted, source))
+            else:
+                null = null_from_scores(maxima.tolist(), scales, wanted, healthy.describe(score.neighbours))
+                nulls.append(null.raised(*healthy.unseen.get(null.score_name, UNRAISED)))
         return nulls
 
 
@@ -124,7 +123,7 @@ def highest_scores(
         images = images_of_hu(healthy.hu)
         scored = score_images(images, prior, settings, device, meter, "calibrating", scores)
         units = [null.scales for null in nulls]
-        return [maxima for _, maxima, _ in _usual(scored, healthy.body, healthy.stack, scores, units, prior)]
+        return [maxima for maxima, _ in _usual(scored, healthy.body, healthy.stack, scores, prior, units)]
 
 
 def _usual(
@@ -132,18 +131,19 @@ def _usual(
     body: BoolArray,
     stack: StackArray | None,
     scores: Sequence[ScoreSettings],
-    units: Sequence[Scales | None],
     prior: PriorBundle,
-) -> Iterator[tuple[ScoreSettings, FloatArray, Scales]]:
-    """Every score with the highest scores of the slices and the scales of its maps: those given, or else what is
+    units: Sequence[Scales] | None = None,
+) -> Iterator[tuple[FloatArray, Scales]]:
+    """Of every score the highest scores of the slices, and the scales of its maps: those given, or else what is
     typical of these slices."""
     densities = scored.density.split([len(score.terms) for score in scores], dim=1)
-    for score, density, given in zip(scores, densities, units, strict=True):
+    for number, (score, density) in enumerate(zip(scores, densities, strict=True)):
+        given = None if units is None else units[number]
         there = places(scored.reconstruction, score, prior)
         if score.neighbours and stack is not None:
-            yield score, *_usual_among(density, body, there, stack, score, given, prior)
+            yield _usual_among(density, body, there, stack, score, given, prior)
         else:
-            yield score, *_usual_alone(density, body, there, score, given, prior)
+            yield _usual_alone(density, body, there, score, given, prior)
 
 
 def _thinned(healthy: ReferenceSlices, scores: Sequence[ScoreSettings], count: int | None) -> ReferenceSlices:

@@ -173,11 +173,6 @@ class ScoreSettings:
         return replace(self, neighbours=False)
 
     @property
-    def full_name(self) -> str:
-        """Its name, and whether neighbouring slices count."""
-        return f"{self.name}+neighbours" if self.neighbours else self.name
-
-    @property
     def variants(self) -> tuple[ScoreSettings, ...]:
         """The score, and what stands for it where slices have no neighbours."""
         return (self, self.alone) if self.neighbours else (self,)

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from klip_engine.io.sources import Source
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from default_prior.make import write_tables
+
+from klip_engine.io.sources import Source, read_manifest
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The training table and its sources; left_out: the patients of each fold; chosen: the folds to run."""
+
+    table: Path
+    sources: list[Source]
+    left_out: list[set[str]]
+    chosen: Sequence[int]
+
+
+def deal_collection(ct: Path, folder: Path, folds: int, only: int | None) -> Folds:
+    """Write the tables into the folder and deal the training patients; only: run one fold alone."""
+    table, _ = write_tables(ct, folder / "tables")
+    sources = read_manifest(table)
+    return Folds(table, sources, deal(sources, folds), range(folds) if only is None else (only,))
 
 
 def deal(sources: list[Source], folds: int) -> list[set[str]]:

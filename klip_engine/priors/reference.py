@@ -34,7 +34,7 @@ class ReferenceSlices:
     its stack of neighbouring slices, [n].
 
     unseen: where the prior was trained on these patients, how slices of patients it has not seen score beside
-    them, by `ScoreSettings.full_name`: level and spread (`klip_engine.scoring.null.NullDistribution.raised`).
+    them, by `klip_engine.scoring.null.NullDistribution.score_name`: level and spread (its `raised`).
     """
 
     hu: FloatArray

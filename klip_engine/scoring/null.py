@@ -22,6 +22,10 @@ SCHEMA = "klip-null/3"
 
 FEWEST_SLICES = 8
 """Of a scan, below which its own level is not estimated."""
+AMONG = "+neighbours"
+"""Ends the name of a score of slices among neighbours (`NullDistribution.score_name`)."""
+UNRAISED = (1.0, 1.0)
+"""Level and spread (`NullDistribution.raised`) that change nothing."""
 _PRIOR_SLICES = 8
 _LARGEST_FACTOR = 3.0
 
@@ -47,6 +51,16 @@ class NullDistribution:
         if not self.maxima or not all(math.isfinite(value) for value in self.maxima):
             raise PriorError("a null distribution needs finite scores; calibrate the prior again")
 
+    @property
+    def among_neighbours(self) -> bool:
+        """Whether slices were scored with their neighbours."""
+        return bool(self.settings.get("score", {}).get("neighbours", False))
+
+    @property
+    def score_name(self) -> str:
+        """Of the score it is of, which among neighbours is another."""
+        return str(self.settings["score"]["name"]) + AMONG * self.among_neighbours
+
     def identity(self) -> dict[str, Any]:
         """Its key, number of slices, their source and whether they were scored with their neighbours, as written
         into every result."""
@@ -54,7 +68,7 @@ class NullDistribution:
             "key": settings_key(self.settings),
             "slices": len(self.maxima),
             "source": self.source,
-            "neighbours": self.settings.get("score", {}).get("neighbours", False),
+            "neighbours": self.among_neighbours,
             "scan_factor": round(self.scan_factor, 4),
         }
 
@@ -67,7 +81,7 @@ class NullDistribution:
         score stay at 0.
         """
         shown = [score for score in self.maxima if score > 0]
-        if not shown or (level, spread) == (1, 1):
+        if not shown or (level, spread) == UNRAISED:
             return self
         middle = float(np.median(shown))
         maxima = tuple(level * middle * (score / middle) ** spread if score > 0 else score for score in self.maxima)
