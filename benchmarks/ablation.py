@@ -32,7 +32,8 @@ from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.settings import SCORES, ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
-from klip_engine.volume import FloatArray, images_of_hu
+from klip_engine.volume import FloatArray
+from klip_engine.working_grid import images_of_hu
 
 WINDOW: Window = (0.2, 0.8)
 WEIGHTINGS: tuple[tuple[str, ScoreTerm], ...] = (

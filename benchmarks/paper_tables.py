@@ -35,7 +35,8 @@ from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.published import RunningScore
 from klip_engine.settings import SCORES, DetectionSettings, plain_data
 from klip_engine.slices import NetworkMeter, score_images, score_map
-from klip_engine.volume import BoolArray, FloatArray, images_of_hu
+from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.working_grid import images_of_hu
 
 KINDS = ("star", "tumor")
 IMAGE_WINDOW, DATASET_WINDOW, ALL_STEPS = (65, 85), (35, 40), (0, 100)

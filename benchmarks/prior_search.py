@@ -37,7 +37,7 @@ from klip_engine.training.objectives import build_objective
 from klip_engine.training.optimisers import Optimiser
 from klip_engine.training.trainer import TrainingReport, train
 from klip_engine.training.training_settings import TrainingSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 BASE = TrainingSettings(
     images=8,

@@ -18,7 +18,7 @@ from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
-from klip_engine.volume import to_working_grid
+from klip_engine.working_grid import to_working_grid
 
 CASES = {
     "lidc-idri-0314 (healthy-looking slices)": ("series/lidc-idri-0314-chest.nrrd", (0, 15)),

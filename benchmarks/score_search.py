@@ -44,7 +44,7 @@ from klip_engine.scoring.metrics import auroc
 from klip_engine.scoring.score_map import local_places, terms_over_neighbours
 from klip_engine.settings import SCORES, DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images
-from klip_engine.volume import images_of_hu
+from klip_engine.working_grid import images_of_hu
 
 KINDS = ("star", "tumor", "nodule", "effusion", "metal")
 WINDOWS: tuple[Window, ...] = (

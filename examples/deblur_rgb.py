@@ -21,7 +21,7 @@ from klip_engine.io import png_bytes
 from klip_engine.presets import choose_settings
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.gaussian import SpectralGaussian
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 WINDOWS = ((-1.0, -0.4), (-0.2, 0.3), (0.0, 1.0))
 """Black and white of red, green and blue, in x = HU / 1000."""

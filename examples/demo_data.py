@@ -15,7 +15,7 @@ from klip_engine.priors import PriorBundle
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_slices
-from klip_engine.volume import WorkingGrid, to_working_grid
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 
 
 def options(description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:

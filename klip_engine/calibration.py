@@ -29,13 +29,8 @@ from klip_engine.scoring.score_map import (
 from klip_engine.settings import DetectionSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, ScoredSlices, Watch, check_variance, places, score_images
 from klip_engine.stacks import StackArray, between_neighbours, have_neighbours, standing_alone, within_reach
-from klip_engine.volume import (
-    BoolArray,
-    FloatArray,
-    WorkingGrid,
-    images_of_hu,
-    to_working_grid,
-)
+from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.working_grid import WorkingGrid, images_of_hu, to_working_grid
 
 DRAWN_SLICES = 256
 DRAWN = "drawn"

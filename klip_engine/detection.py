@@ -11,15 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.photograph import Photograph
-from klip_engine.volume import (
-    AIR_HU,
-    BoolArray,
-    CTVolume,
-    FloatArray,
-    Geometry,
-    from_working_grid,
-    labels_from_working_grid,
-)
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry
+from klip_engine.working_grid import from_working_grid, labels_from_working_grid
 
 NOTICE = (
     "Research software, not a medical device. It must not be used for diagnosis or treatment: "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from klip_engine.body import body_mask
 from klip_engine.priors import PriorBundle, ReferenceSlices
 from klip_engine.samplers import ItemNoise, sample_prior
 from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter
-from klip_engine.volume import AIR_HU, BoolArray, FloatArray, WorkingVolume, body_mask, images_of_hu
+from klip_engine.volume import AIR_HU, BoolArray, FloatArray
+from klip_engine.working_grid import WorkingVolume, images_of_hu
 
 DRAW_STEPS = 60
 _DRAW_SEED = 1_000_003

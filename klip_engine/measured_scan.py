@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from klip_engine.body import body_mask
 from klip_engine.errors import InputError, UsageError
 from klip_engine.io import LoadedCT
 from klip_engine.io.projections import facts
@@ -28,7 +29,8 @@ from klip_engine.scans import (
     to_slices,
 )
 from klip_engine.settings import MEASURED, DetectionSettings, OperatorSettings, SamplingSettings
-from klip_engine.volume import AIR_HU, FloatArray, Geometry, WorkingVolume, body_mask
+from klip_engine.volume import AIR_HU, FloatArray, Geometry
+from klip_engine.working_grid import WorkingVolume
 
 MODEL_SIGMA_PIXELS = 1 / 3
 """What a working image cannot reproduce of a ray even without noise, in pixels' lengths of water: edges within its

@@ -9,7 +9,7 @@ from klip_engine.priors import Denoiser
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.settings import ScoreSettings
 from klip_engine.stacks import FEWEST_SLICES, within_reach
-from klip_engine.volume import WorkingVolume
+from klip_engine.working_grid import WorkingVolume
 
 TELLING_FACTOR = 1.5
 """How far the level of a scan may be from that of the null before the result says so."""

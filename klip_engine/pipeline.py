@@ -37,7 +37,8 @@ from klip_engine.slices import (
     score_images,
     score_map,
 )
-from klip_engine.volume import CTVolume, FloatArray, WorkingVolume, to_working_grid
+from klip_engine.volume import CTVolume, FloatArray
+from klip_engine.working_grid import WorkingVolume, to_working_grid
 
 Source = str | Path | Sequence[Path] | CTVolume | Photograph | Loaded
 

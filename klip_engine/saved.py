@@ -14,7 +14,8 @@ from klip_engine.io.findings_file import read_findings
 from klip_engine.io.results import WORKING_SCORE_FILE
 from klip_engine.marking import Marked, SourceSlices, mark
 from klip_engine.scoring.null import NullDistribution, check_rate
-from klip_engine.volume import FloatArray, Geometry, labels_from_working_grid
+from klip_engine.volume import FloatArray, Geometry
+from klip_engine.working_grid import labels_from_working_grid
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.base import PriorMean
 from klip_engine.priors.network import NetworkConfig, build_denoiser
 from klip_engine.settings import DetectionSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, on busy machines much more
 

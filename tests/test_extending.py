@@ -13,7 +13,8 @@ from klip_engine.operators.registry import OPERATORS
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.families import FAMILIES, Family
 from klip_engine.samplers import SAMPLERS, ItemNoise, Measurement
-from klip_engine.volume import CTVolume, Geometry, WorkingGrid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
 GRID = WorkingGrid((32, 48), 8.0)

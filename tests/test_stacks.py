@@ -8,7 +8,8 @@ from klip_engine.io.sources import Source, healthy_runs
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.scoring.score_map import over_neighbours, terms_over_neighbours
 from klip_engine.stacks import FEWEST_SLICES, REACH_MM, between_neighbours, have_neighbours, standing_alone
-from klip_engine.volume import Geometry, WorkingVolume
+from klip_engine.volume import Geometry
+from klip_engine.working_grid import WorkingVolume
 
 
 def test_scans_of_few_or_distant_slices_are_no_stack():

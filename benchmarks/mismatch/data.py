@@ -21,7 +21,8 @@ from klip_engine.evaluation.study import StudySettings
 from klip_engine.io.sources import Source
 from klip_engine.measured_scan import first_image, measured_scanner, measured_slices, scan_settings
 from klip_engine.priors import load_prior
-from klip_engine.volume import AIR_HU, images_of_hu, to_working_grid
+from klip_engine.volume import AIR_HU
+from klip_engine.working_grid import images_of_hu, to_working_grid
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from klip_engine.projections import Projections
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.settings import DetectionSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
-from klip_engine.volume import BoolArray, FloatArray, Geometry, WorkingVolume, to_working_grid
+from klip_engine.volume import BoolArray, FloatArray, Geometry
+from klip_engine.working_grid import WorkingVolume, to_working_grid
 
 _SLICES_AT_ONCE = 12
 

@@ -11,7 +11,8 @@ from klip_engine.evaluation.insertion import insert_at, lesion_mask
 from klip_engine.evaluation.study import Case, StudySettings, collect_study
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source
-from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import BoolArray, CTVolume, FloatArray, Geometry
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 
 SLICE_MM = 3.0
 """Between the stacked slices, which are no neighbours in the patient."""

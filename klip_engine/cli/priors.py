@@ -59,7 +59,7 @@ def train(
         from klip_engine.pipeline import pick_device
         from klip_engine.training.command import TrainingJob, run_training
         from klip_engine.training.training_settings import TrainingSettings, choose_family, default_network
-        from klip_engine.volume import WorkingGrid
+        from klip_engine.working_grid import WorkingGrid
 
         chosen = choose_family(family, patches, patch_size)
 

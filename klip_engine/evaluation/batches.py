@@ -18,7 +18,8 @@ from klip_engine.priors import PriorBundle
 from klip_engine.scoring.null import NullDistribution
 from klip_engine.scoring.score_map import slice_maxima
 from klip_engine.slices import NetworkMeter, scanner_and_sampler, score_images, score_map
-from klip_engine.volume import BoolArray, FloatArray, images_of_hu
+from klip_engine.volume import BoolArray, FloatArray
+from klip_engine.working_grid import images_of_hu
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from klip_engine.body import body_mask
 from klip_engine.errors import InputError
 from klip_engine.evaluation.insertion import Insertion, insert_at
-from klip_engine.volume import BoolArray, CTVolume, Geometry, body_mask
+from klip_engine.volume import BoolArray, CTVolume, Geometry
 
 SLICES = (31, 54)
 """First and last slice taken: the liver dome, the lung bases and the lower heart."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from klip_engine.volume import CTVolume, FloatArray, Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import CTVolume, FloatArray, Geometry
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 
 
 def one_slab(volume: CTVolume, slab: tuple[int, int], wanted: Geometry, grid: WorkingGrid) -> FloatArray | None:

@@ -18,15 +18,8 @@ from klip_engine.evaluation.tissue import Tissues
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
 from klip_engine.stacks import have_neighbours
-from klip_engine.volume import (
-    AIR_HU,
-    BoolArray,
-    CTVolume,
-    FloatArray,
-    WorkingGrid,
-    WorkingVolume,
-    to_working_grid,
-)
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray
+from klip_engine.working_grid import WorkingGrid, WorkingVolume, to_working_grid
 
 HEALTHY = "healthy"
 """The kind of slices without lesion."""

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from klip_engine.volume import BoolArray, CTVolume, FloatArray, body_mask
+from klip_engine.body import body_mask
+from klip_engine.volume import BoolArray, CTVolume, FloatArray
 
 Indices = npt.NDArray[np.int64]
 

@@ -25,7 +25,7 @@ from klip_engine.scoring.klip import ScoreTerm, Weighting, Window, block_means
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.settings import DetectionSettings, ScoreSettings, plain_data
 from klip_engine.slices import NetworkMeter, Watch, scanner_and_sampler, score_slices
-from klip_engine.volume import images_of_hu
+from klip_engine.working_grid import images_of_hu
 
 SCHEMA = "klip-tuning/1"
 TUNING_KIND = "star"

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from klip_engine.volume import BoolArray, FloatArray, body_mask
+from klip_engine.body import body_mask
+from klip_engine.volume import BoolArray, FloatArray
 
 _AROUND_MM = 30
 _LUNG_BELOW_HU = -400.0

@@ -20,7 +20,8 @@ from klip_engine.detection import Detection, Finding
 from klip_engine.io.measured_scan_text import FIRST_IMAGE, is_of_projections
 from klip_engine.io.picture_window import Window, window_around
 from klip_engine.io.shown_slice import score_top, shown_slice
-from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry, from_working_grid
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, FloatArray, Geometry
+from klip_engine.working_grid import from_working_grid
 
 PIXEL_MM = 1.0
 _MARGIN_MM = 12.0

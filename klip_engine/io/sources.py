@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klip_engine.errors import InputError, UsageError
-from klip_engine.volume import WorkingVolume
+from klip_engine.working_grid import WorkingVolume
 
 
 @dataclass(frozen=True)

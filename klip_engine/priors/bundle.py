@@ -33,7 +33,7 @@ from klip_engine.priors.architectures import load_weights, parameters_at_most
 from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.priors.diffusers_pipeline import is_pipeline, read_pipeline
 from klip_engine.priors.families import DEFAULT_FAMILY, Family, family_of, find_family
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 SCHEMA = "klip-prior/1"
 DEFAULT_PRIOR = "default"

@@ -24,7 +24,7 @@ from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.priors.plain_edm import PlainEDMDenoiser
 from klip_engine.priors.scaled import ValueScale, scaled
 from klip_engine.priors.ve import VEDenoiser
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 _MOST_LEVELS = 16
 _UNKNOWN = "unknown: ask whoever published the weights before using or passing them on"

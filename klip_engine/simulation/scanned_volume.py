@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from klip_engine.body import BODY_THRESHOLD_HU
 from klip_engine.errors import UsageError
 from klip_engine.simulation.room import refuse_what_has_no_room
 from klip_engine.simulation.settings import SimulationSettings
-from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, CTVolume, FloatArray, Geometry
+from klip_engine.volume import AIR_HU, CTVolume, FloatArray, Geometry
 
 _SAME = 1e-4
 

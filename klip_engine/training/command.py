@@ -18,7 +18,7 @@ from klip_engine.training.model_card import STARTED_FROM, model_card, model_card
 from klip_engine.training.pictures import TrainingDiary, require_matplotlib
 from klip_engine.training.trainer import CHECKPOINT, TrainingReport, is_main_process, train
 from klip_engine.training.training_settings import TrainingSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from klip_engine.errors import InputError
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source, healthy_slices
-from klip_engine.volume import WorkingGrid, to_working_grid
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.training.dataset import SliceSet
 from klip_engine.training.trainer import TrainingReport, process_count
 from klip_engine.training.training_settings import TrainingSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 _WHAT = {
     "edm": "MONAI `DiffusionModelUNet` under EDM preconditioning, predicting the mean and the variance of the "

@@ -23,7 +23,7 @@ from klip_engine.training.dataset import SliceSet
 from klip_engine.training.objectives import Batch, build_objective
 from klip_engine.training.optimisers import Optimiser
 from klip_engine.training.training_settings import TrainingSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from klip_engine.io.sources import Source
-from klip_engine.volume import CTVolume, Geometry, WorkingGrid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import save_wiener_prior
 
 GRID = WorkingGrid((96, 128), 2.5, 3.0)

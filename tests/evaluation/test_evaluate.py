@@ -25,7 +25,8 @@ from klip_engine.io.sources import Source
 from klip_engine.priors import load_prior, save_reference
 from klip_engine.settings import DetectionSettings, SamplingSettings
 from klip_engine.slices import Watch
-from klip_engine.volume import CTVolume, Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 from tests.conftest import run_cli, save_wiener_prior
 from tests.evaluation.conftest import two_patients
 

@@ -21,7 +21,7 @@ from klip_engine.evaluation.study import HEALTHY, UNALTERED, StudySettings, coll
 from klip_engine.io import read_ct
 from klip_engine.io.sources import Source
 from klip_engine.settings import DetectionSettings, SamplingSettings
-from klip_engine.volume import to_working_grid
+from klip_engine.working_grid import to_working_grid
 from tests.conftest import run_cli
 from tests.evaluation.conftest import GRID
 

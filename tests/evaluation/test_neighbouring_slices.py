@@ -22,7 +22,7 @@ from klip_engine.io.sources import Source
 from klip_engine.priors import PriorBundle, load_prior
 from klip_engine.settings import SCORES, DetectionSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images, score_map
-from klip_engine.volume import images_of_hu, to_working_grid
+from klip_engine.working_grid import images_of_hu, to_working_grid
 from tests.evaluation.conftest import GRID
 
 STUDY = StudySettings(("star",), count=2, healthy_slices=4, matched=False)

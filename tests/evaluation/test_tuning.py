@@ -19,7 +19,7 @@ from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.scoring.metrics import auroc, image_level_auroc, touching_blocks
 from klip_engine.settings import DetectionSettings, SamplingSettings, ScoreSettings
 from klip_engine.slices import NetworkMeter, score_images
-from klip_engine.volume import images_of_hu
+from klip_engine.working_grid import images_of_hu
 from tests.conftest import run_cli
 from tests.evaluation.conftest import GRID
 

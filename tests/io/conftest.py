@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from klip_engine.detection import Detection, Finding, SliceScore, WorkingResult
-from klip_engine.volume import CTVolume, Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 
 from ..conftest import torso
 

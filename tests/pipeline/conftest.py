@@ -10,7 +10,7 @@ import pytest
 from klip_engine.presets import choose_settings
 from klip_engine.scoring.klip import ScoreTerm
 from klip_engine.settings import SamplingSettings, ScoreSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import save_wiener_prior
 
 GRID = WorkingGrid((80, 96), 5.0, 3.0)

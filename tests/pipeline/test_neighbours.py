@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from klip_engine.body import body_mask
 from klip_engine.calibration import (
     calibrate,
     calibrate_scores,
@@ -24,7 +25,8 @@ from klip_engine.scoring.score_map import block_maps, slice_maxima
 from klip_engine.settings import SCORES, DetectionSettings, SamplingSettings
 from klip_engine.slices import NetworkMeter, Watch, score_images
 from klip_engine.stacks import between_neighbours
-from klip_engine.volume import CTVolume, Geometry, body_mask, images_of_hu, to_working_grid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import images_of_hu, to_working_grid
 from tests.conftest import save_wiener_prior, torso
 from tests.pipeline.conftest import GRID
 

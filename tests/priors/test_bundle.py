@@ -12,7 +12,7 @@ from klip_engine.errors import PriorError
 from klip_engine.priors import load_prior, save_bundle
 from klip_engine.priors.edm import EDMDenoiser
 from klip_engine.priors.network import NetworkConfig, build_denoiser
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import GaussianPrior
 
 GRID = WorkingGrid((32, 48), 8.0)

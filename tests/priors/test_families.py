@@ -20,7 +20,7 @@ from klip_engine.priors.network import (
 )
 from klip_engine.priors.plain_edm import PlainEDMDenoiser
 from klip_engine.priors.scaled import ValueScale, scaled
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 TINY = NetworkConfig((8, 8), (1, 1), (False, False), 4, 4, space_to_depth=1)
 GRID = WorkingGrid((24, 32), 8.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from klip_engine.io.projections import write_projections
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import run_cli, save_wiener_prior
 from tests.projections import ct_pd_writing, klip_files, test_public_data_sets, test_rtk
 from tests.projections.scanner import BODY, fan_scan, turn

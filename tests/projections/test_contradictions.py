@@ -11,7 +11,7 @@ import pytest
 from klip_engine.errors import InputError
 from klip_engine.io.projections import write_projections
 from klip_engine.pipeline import detect
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import run_cli, save_wiener_prior
 from tests.projections.scanner import BODY, fan_scan, turn
 

@@ -16,7 +16,7 @@ from klip_engine.pipeline import detect
 from klip_engine.samplers import Measurement
 from klip_engine.scans import reconstruct, to_slices
 from klip_engine.settings import OperatorSettings
-from klip_engine.volume import WorkingGrid, to_working_grid
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 from tests.conftest import run_cli, save_wiener_prior
 from tests.projections.scanner import BODY, Ellipsoid, fan_scan, turn
 

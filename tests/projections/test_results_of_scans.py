@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from klip_engine.detection import NOTICE
 from klip_engine.io.measured_scan_text import views_text
 from klip_engine.io.projections import write_projections
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import run_cli, save_wiener_prior
 from tests.projections.scanner import BODY, fan_scan, turn
 

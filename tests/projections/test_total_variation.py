@@ -12,7 +12,8 @@ from klip_engine.measured_scan import measured_scanner
 from klip_engine.operators import CTOperator
 from klip_engine.scans import even_images, hu_images, reconstruct, to_slices
 from klip_engine.scans.total_variation import TV_WEIGHT
-from klip_engine.volume import Geometry, WorkingGrid, to_working_grid
+from klip_engine.volume import Geometry
+from klip_engine.working_grid import WorkingGrid, to_working_grid
 from tests.projections.scanner import BODY, MU_WATER, Ellipsoid, parallel_scan, slice_image
 
 TABLE = (Ellipsoid((0, 150, 0), (160, 9, 400), 0.9),)

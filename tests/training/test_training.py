@@ -20,7 +20,7 @@ from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import train
 from klip_engine.training.training_settings import TrainingSettings
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 
 GRID = WorkingGrid((48, 64), 8.0)
 TINY = NetworkConfig((16, 16), (1, 1), (False, False), 8, 8)

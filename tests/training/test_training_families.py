@@ -17,7 +17,7 @@ from klip_engine.training.command import TrainingJob, run_training
 from klip_engine.training.dataset import load_slices
 from klip_engine.training.trainer import train
 from klip_engine.training.training_settings import TrainingSettings, choose_family, default_network
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import run_cli
 
 GRID = WorkingGrid((40, 48), 10.0)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from klip_engine.body import BODY_THRESHOLD_HU
 from klip_engine.detection import NOTICE, Finding
 from klip_engine.io.dicom_results.written import WrittenResults
 from klip_engine.io.picture_window import Window, window_around
@@ -27,7 +28,7 @@ from klip_engine.io.report_pictures import (
 from klip_engine.io.score_picture import picture_font
 from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.io.usual_slices import rate_text
-from klip_engine.volume import AIR_HU, BODY_THRESHOLD_HU, BoolArray, CTVolume, Geometry
+from klip_engine.volume import AIR_HU, BoolArray, CTVolume, Geometry
 
 SHOWN = 4
 _WIDTH, _PICTURE, _MARGIN, _GAP = 1120, (346, 284), 20, 21

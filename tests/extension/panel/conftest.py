@@ -20,7 +20,8 @@ from PySide6 import QtTest, QtWidgets
 from klip_engine.io import write_results
 from klip_engine.pipeline import detect
 from klip_engine.presets import choose_settings
-from klip_engine.volume import CTVolume, Geometry, WorkingGrid
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import save_wiener_prior, torso
 from tests.extension.mrml import Mrml, slicer
 from tests.extension.panel import slicer_app

@@ -11,7 +11,7 @@ import pytest
 
 from klip_engine.io import read_ct, write_results
 from klip_engine.pipeline import detect
-from klip_engine.volume import WorkingGrid
+from klip_engine.working_grid import WorkingGrid
 from tests.conftest import save_wiener_prior
 from tests.extension.mrml import Mrml
 from tests.pipeline.conftest import WIDE_BLOCKS

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from klip_engine.body import body_mask
 from klip_engine.errors import InputError
-from klip_engine.volume import (
-    CTVolume,
-    Geometry,
-    WorkingGrid,
-    body_mask,
-    from_working_grid,
-    labels_from_working_grid,
-    to_working_grid,
-)
+from klip_engine.volume import CTVolume, Geometry
+from klip_engine.working_grid import WorkingGrid, from_working_grid, labels_from_working_grid, to_working_grid
 from tests.conftest import torso
 
 GRID = WorkingGrid((96, 120), 4.0, 3.0)
