@@ -57,6 +57,16 @@ def writable_folder(folder: Path, cure: str = "name another folder") -> Path:
         raise UsageError(f"{folder} cannot be written: {cure}") from error
 
 
+def check_writable(folder: Path, cure: str = "name another folder") -> None:
+    """As `writable_folder`, but makes nothing: of a folder that is not there yet, where it would be made."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {cure}") from error
+
+
 def flush_folder(folder: Path) -> None:
     """Make sure that the names in a folder are on the disk: what was just renamed into it or made in it."""
     if os.name == "nt":  # folders cannot be opened there

@@ -26,9 +26,11 @@ def range_notices(levels: Sequence[float], denoiser: Denoiser) -> tuple[str, ...
 
 
 def neighbour_notices(asked: ScoreSettings, used: ScoreSettings, slices: int, spacing_mm: float) -> tuple[str, ...]:
-    """What the reader should know where slices were to be looked at together and could not; a few are no wonder."""
-    if asked == used or slices < FEWEST_SLICES:
+    """What the reader should know where slices were to be looked at together and could not."""
+    if asked == used:
         return ()
+    if slices < FEWEST_SLICES:
+        return (f"Fewer than {FEWEST_SLICES} slices: each was scored on its own, which finds less.",)
     if not within_reach(spacing_mm):
         return (f"The slices lie {spacing_mm:.3g} mm apart: each was scored on its own, which finds less.",)
     return (

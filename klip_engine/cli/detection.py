@@ -159,5 +159,5 @@ def _finding_line(finding: Finding, detection: Detection) -> str:
         return words + f"{1000 * finding.volume_ml:.0f} pixels around column {x:.0f}, row {y:.0f}"
     return (
         words
-        + f"{finding.volume_ml:.1f} ml, {slices_from_to(*finding.slice_range)}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        + f"{finding.volume_ml:.2f} ml, {slices_from_to(*finding.slice_range)}, LPS ({x:.0f}, {y:.0f}, {z:.0f}) mm"
     )

@@ -22,7 +22,7 @@ Item = Annotated[
     int | None, typer.Option(help="Of projections with several slices (LoDoPaB-CT): which, from 0.", min=0)
 ]
 Stack = Annotated[Path | None, typer.Option(help="Of an RTK geometry: its images, where they lie elsewhere.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto, or as in --settings.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers; default: 0.", min=0)]
 HealthyVolumes = Annotated[
     list[Path],
@@ -60,7 +60,9 @@ class SettingsOptions:
         float | None,
         typer.Option(help="Accepted share of healthy slices on which something is marked."),
     ] = None
-    device: Device = None
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: auto, or as in --settings.")] = (
+        None
+    )
     seed: Seed = None
     batch_slices: Annotated[int | None, typer.Option(help="Slices computed together.", min=1)] = None
 

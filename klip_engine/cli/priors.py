@@ -132,6 +132,11 @@ def calibrate(
         chosen = pick_device(settings.device)
         bundle = load_prior(prior, chosen)
         cure = "copy the bundle to a folder of your own and name that as the prior"
+        if healthy and bundle.built_in:
+            raise UsageError(
+                f"the prior '{prior}' comes with the engine, and so do the slices it is compared with: {cure} "
+                f"(it is {bundle.folder})"
+            )
         folder = writable_folder(bundle.folder / "null", cure)
         watch = Watch(reporter.progress, cancelled)
         reporter.start(**start_facts(prior, settings))

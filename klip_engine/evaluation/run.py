@@ -198,6 +198,11 @@ def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
     return sum(whole_hu(one).astype(np.int16).tobytes() in known for one in healthy)
 
 
+_PAPER = "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596"
+_PUBLISHED = ("klip", "kl")
+"""Scores that are the paper's own."""
+
+
 def _methods(
     settings: RunSettings,
     bundle: PriorBundle,
@@ -208,7 +213,7 @@ def _methods(
     ours = [
         Method(
             name,
-            "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596",
+            _PAPER if name in _PUBLISHED else f"this project, after {_PAPER}",
             min(settings.scored_by(name).score.blocks(bundle.ct_grid.pixel_mm)),
             nulls[name],
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from klip_engine.errors import KlipError
-from klip_engine.files import writable_folder
+from klip_engine.files import check_writable
 from klip_engine.pacs.bounded_transport import server_context
 from klip_engine.pacs.config import Destination, DicomwebWatch, Listener, ServiceConfig
 from klip_engine.pacs.sending import Verdict, read_password
@@ -64,7 +64,7 @@ def _try(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _writable(folder: Path) -> str:
-    writable_folder(folder, "make it writable for the service's user")
+    check_writable(folder, "make it writable for the service's user")
     return ""
 
 

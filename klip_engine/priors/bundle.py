@@ -73,6 +73,11 @@ class PriorBundle:
         """Side of a pixel in mm; 1 for a prior that is not of CT, whose lengths are counted in pixels."""
         return 1.0 if self.grid is None else self.grid.pixel_mm
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of those that come with the engine."""
+        return self.folder.resolve().parent == _BUILT_IN
+
     def on(self, device: str) -> PriorBundle:
         """The same prior with its network on a device; raises ResourceError when it does not fit there."""
         try:

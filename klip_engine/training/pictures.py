@@ -58,7 +58,13 @@ class TrainingDiary:
 
 
 def _draw_loss(axes: Any, rows: list[dict[str, Any]]) -> None:
-    axes.plot([r["images"] for r in rows], [r["loss"] for r in rows], color="tab:blue", lw=1)
+    axes.plot(
+        [r["images"] for r in rows],
+        [r["loss"] for r in rows],
+        color="tab:blue",
+        lw=1,
+        marker="." if len(rows) < 10 else None,
+    )
     axes.set(title="Training loss (smoothed)", xlabel="images seen")
     axes.grid(alpha=0.3)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from klip_engine.errors import InputError, UsageError
+from klip_engine.pacs.check import check_service
 from klip_engine.pacs.config import load_config
 from tests.conftest import run_cli
 
@@ -96,6 +98,18 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path, capsys):
     assert "the peer cannot be reached" in out
     assert "ok      prior default" in out
     assert "1 of the checks failed" in err
+
+
+def test_check_makes_no_folder(tmp_path):
+    state = tmp_path / "not" / "there"
+    file = tmp_path / "service.toml"
+    file.write_text(GOOD)
+    config = replace(load_config(file), state=state)
+    assert next(one for one in check_service(config) if one.what == "state folder").is_well
+    assert not state.parent.exists()
+    (tmp_path / "file").touch()
+    config = replace(config, state=tmp_path / "file" / "state")
+    assert "cannot be written" in next(one for one in check_service(config) if one.what == "state folder").cure
 
 
 def test_retry_dead_without_a_journal(tmp_path, capsys):
