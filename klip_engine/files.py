@@ -49,20 +49,26 @@ def writable_folder(folder: Path, cure: str = "name another folder") -> Path:
 
     Worth asking before anything long begins.
     """
-    try:
+    with _refusal(folder, cure):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {cure}") from error
+        _try_to_write_in(folder)
+    return folder
 
 
 def check_writable(folder: Path, cure: str = "name another folder") -> None:
     """As `writable_folder`, but makes nothing: of a folder that is not there yet, where it would be made."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    with _refusal(folder, cure):
+        _try_to_write_in(next(one for one in (folder, *folder.absolute().parents) if one.exists()))
+
+
+def _try_to_write_in(folder: Path) -> None:
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def _refusal(folder: Path, cure: str) -> Iterator[None]:
     try:
-        with tempfile.TemporaryFile(dir=there):
-            return
+        yield
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {cure}") from error
 

@@ -30,6 +30,10 @@ from klip_engine.settings import ScoreSettings
 from klip_engine.slices import NetworkMeter, Watch
 from klip_engine.volume import FloatArray
 
+_PAPER = "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596"
+_PUBLISHED = ("klip", "kl")
+"""Scores that are the paper's own."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -196,11 +200,6 @@ def _in_both(study: Study, reference: ReferenceSlices | None) -> int:
     known = {one.astype(np.int16).tobytes() for one in whole_hu(reference.hu)}
     healthy = (hu for hu, case in zip(study.hu, study.cases, strict=True) if case.kind == HEALTHY)
     return sum(whole_hu(one).astype(np.int16).tobytes() in known for one in healthy)
-
-
-_PAPER = "Kheirandish, Hong and Fridovich-Keil, arXiv 2605.31596"
-_PUBLISHED = ("klip", "kl")
-"""Scores that are the paper's own."""
 
 
 def _methods(

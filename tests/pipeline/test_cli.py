@@ -357,12 +357,13 @@ def test_healthy_scans_become_the_reference_that_new_settings_are_measured_on(ca
 def test_the_slices_a_built_in_prior_is_compared_with_are_not_replaced(capsys, ct):
     import klip_engine
 
-    kept = sorted((Path(klip_engine.__file__).parent / "data" / "priors" / "default").rglob("*"))
+    files = Path(klip_engine.__file__).parent / "data" / "priors" / "default"
+    kept = {path: path.stat().st_mtime_ns for path in files.rglob("*")}
     code, _, err = run_cli(capsys, "calibrate", "default", "--healthy", ct, "--progress", "none")
     assert code == 2
     assert "comes with the engine" in err
     assert "copy the bundle" in err
-    assert kept == sorted((Path(klip_engine.__file__).parent / "data" / "priors" / "default").rglob("*"))
+    assert kept == {path: path.stat().st_mtime_ns for path in files.rglob("*")}
 
 
 def test_version_and_help(capsys):
