@@ -25,6 +25,8 @@ from klip_engine.settings import plain_data
 from klip_engine.version import __version__
 
 SCHEMA = "klip-evaluation/1"
+FEW_LESIONS = 5
+"""A kind with fewer gets a notice about its intervals."""
 
 DEFINITIONS = {
     "image_auroc": "mean over altered slices of the AUROC over the sliding blocks whose middle lies in the body, "
@@ -73,6 +75,11 @@ class Evaluation:
         return [self.study.cases[number].patient for number in self.numbers(kind)]
 
     @property
+    def method_names(self) -> list[str]:
+        """The methods in the order asked for; the first is the one that the pictures are about."""
+        return [method.name for method in self.outcome.methods]
+
+    @property
     def kinds(self) -> list[str]:
         """Lesion kinds that found at least one place."""
         return [kind for kind in self.settings["lesions"] if self.numbers(kind)]
@@ -81,7 +88,7 @@ class Evaluation:
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
     """The whole result as plain data; the same run gives the same document but for `timing`."""
     study, outcome = evaluation.study, evaluation.outcome
-    names = [method.name for method in outcome.methods]
+    names = evaluation.method_names
     results: dict[str, dict[str, Any]] = {}
     for kind in evaluation.kinds:
         results[kind] = {
@@ -152,6 +159,14 @@ def notices(evaluation: Evaluation) -> list[str]:
     if patients < 5:
         said.append(
             f"{patients} patient{'s' if patients > 1 else ''}: intervals over so few patients are too narrow."
+        )
+    few = {kind: len(evaluation.numbers(kind)) for kind in evaluation.kinds}
+    few = {kind: count for kind, count in few.items() if count < FEW_LESIONS}
+    if few:
+        counted = ", ".join(f"{kind} {count}" for kind, count in few.items())
+        said.append(
+            f"Fewer than {FEW_LESIONS} lesions ({counted}): resampled they are nearly always the same ones, and an "
+            "interval looks narrow that is not."
         )
     return said
 

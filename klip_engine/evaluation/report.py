@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from klip_engine.words import install_extra
 RESEARCH = "Research only. Lesions are synthetic."
 EXAMPLES = 3
 """Best and worst slices shown per kind."""
+LINES = ("--", "-.", ":")
+SCALE_BAR_MM = 50.0
 
 
 def require_matplotlib() -> None:
@@ -59,15 +61,31 @@ def write_report(evaluation: Evaluation, document: dict[str, Any], folder: Path,
 
 
 def _figure(
-    columns: int, rows: int = 1, size: float = 4.0, title: str = "", aspect: float = 1.0
+    columns: int, rows: int = 1, size: float = 4.0, title: str = "", aspect: float = 1.0, beside: float = 0.0
 ) -> tuple[Any, Any]:
+    """Panels of `size` inches with room for a legend `beside` them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(size * columns, (aspect * size + 0.4) * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(size * columns + beside, (aspect * size + 0.4) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(RESEARCH, x=0.995, ha="right", fontsize=7, color="0.4")
     return figure, panels
+
+
+def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each method is drawn: the first, which the pictures are about, thick and above the others, and no two of
+    up to ten colours and three dashes alike."""
+    first, *others = names
+    styles = {first: {"color": "C0", "lw": 2.4, "zorder": 3, "label": first}}
+    for n, name in enumerate(others):
+        styles[name] = {"color": f"C{1 + n % 9}", "lw": 1.2, "ls": LINES[n % len(LINES)], "label": name}
+    return styles
+
+
+def _legend_beside(figure: Any, axes: Any) -> None:
+    """One legend for all panels, where no curve runs."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
 
 
 def _roc(evaluation: Evaluation) -> Any:
@@ -78,56 +96,59 @@ def _roc(evaluation: Evaluation) -> Any:
     if evaluation.settings["matched"]:
         against["same slices without lesion"] = lambda method, kind: evaluation.originals(method, kind) or []
     title = f"Slices with a lesion against {', and against the '.join(against)}"
-    figure, rows = _figure(len(evaluation.kinds), len(against), title=title)
+    figure, rows = _figure(len(evaluation.kinds), len(against), title=title, beside=2.0)
+    styles = _styles(evaluation.method_names)
     for (usual, results), panels in zip(against.items(), rows, strict=True):
         for axes, kind in zip(panels, evaluation.kinds, strict=True):
-            for method in evaluation.outcome.methods:
-                slices = (evaluation.results(method.name, kind), results(method.name, kind))
+            areas = []
+            for name, style in styles.items():
+                slices = (evaluation.results(name, kind), results(name, kind))
                 groups = [[one.score for one in group] for group in slices]
-                false_rate, true_rate = roc_curve(*groups)
-                axes.plot(false_rate, true_rate, lw=1.2, label=f"{method.name} {auroc(*groups):.2f}")
-            axes.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
-            axes.set(title=kind, xlabel=f"{usual} marked", ylabel="slices with a lesion marked", aspect="equal")
-            axes.legend(fontsize=6, loc="lower right")
+                areas.append(auroc(*groups))
+                axes.plot(*roc_curve(*groups), **style)
+            axes.plot([0, 1], [0, 1], color="0.6", lw=0.8)
+            axes.set(xlabel=f"{usual} marked", ylabel="slices with a lesion marked", aspect="equal")
+            axes.set_title(f"{kind}: AUROC {areas[0]:.2f}{_best_other(areas[1:])}", fontsize=10)
             axes.grid(alpha=0.3)
+    _legend_beside(figure, rows[0, 0])
     return figure
+
+
+def _best_other(areas: Sequence[float]) -> str:
+    return f", best other {max(areas):.2f}" if areas else ""
 
 
 def _froc(evaluation: Evaluation) -> Any:
     """One panel per kind: lesions found against false regions per healthy slice."""
     rates = np.linspace(0, 4, 81)
-    figure, panels = _figure(len(evaluation.kinds), title="Lesions found (FROC)")
+    figure, panels = _figure(len(evaluation.kinds), title="Lesions found (FROC)", beside=2.0)
     for axes, kind in zip(panels[0], evaluation.kinds, strict=True):
-        for method in evaluation.outcome.methods:
-            healthy = evaluation.results(method.name, HEALTHY)
+        for name, style in _styles(evaluation.method_names).items():
+            healthy = evaluation.results(name, HEALTHY)
             false = [score for one in healthy for score in one.marked[:PEAKS_PER_SLICE]]
-            found = [one.found for one in evaluation.results(method.name, kind)]
+            found = [one.found for one in evaluation.results(name, kind)]
             shares = froc_sensitivity(found, false, len(healthy), rates.tolist())
-            axes.plot(rates, shares, lw=1.2, label=method.name)
-        axes.set(title=kind, xlabel="false regions per healthy slice", ylabel="lesions found", ylim=(-0.02, 1.02))
-        axes.legend(fontsize=6, loc="lower right")
+            axes.plot(rates, shares, **style)
+        axes.set(title=kind, xlabel="false regions per healthy slice", ylabel="lesions found", ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
+    _legend_beside(figure, panels[0, 0])
     return figure
 
 
 def _calibration(document: dict[str, Any]) -> Any:
-    """Observed against nominal share of healthy slices marked."""
-    figure, panels = _figure(1, size=5.0, title="False alarms on healthy slices")
+    """Observed against nominal share of healthy slices marked, with the confidence interval of the first method."""
+    figure, panels = _figure(1, size=5.0, title="False alarms on healthy slices", beside=2.0)
     axes = panels[0, 0]
-    for name, one in document["calibration"].items():
-        nominal = [rate["nominal"] for rate in one["rates"]]
-        observed = [rate["observed"] for rate in one["rates"]]
-        lines = axes.plot(nominal, [o["value"] for o in observed], marker=".", lw=1.2, label=name)
-        axes.fill_between(
-            nominal,
-            [o["low"] for o in observed],
-            [o["high"] for o in observed],
-            alpha=0.08,
-            color=lines[0].get_color(),
-        )
-    axes.plot([0, 0.5], [0, 0.5], color="0.5", lw=0.8, ls=":")
+    for name, style in _styles(list(document["calibration"])).items():
+        rates = document["calibration"][name]["rates"]
+        nominal = [rate["nominal"] for rate in rates]
+        value, low, high = ([rate["observed"][part] for rate in rates] for part in ("value", "low", "high"))
+        axes.plot(nominal, value, marker=".", **style)
+        if style["label"] == next(iter(document["calibration"])):
+            axes.fill_between(nominal, low, high, alpha=0.15, color=style["color"], lw=0, label=f"{name}, interval")
+    axes.plot([0, 0.5], [0, 0.5], color="0.4", lw=0.8, label="as asked for")
     axes.set(xlabel="nominal rate", ylabel="share of healthy slices marked", xlim=(0, 0.52), ylim=(-0.02, 1.02))
-    axes.legend(fontsize=7)
+    _legend_beside(figure, axes)
     axes.grid(alpha=0.3)
     return figure
 
@@ -157,13 +178,21 @@ def _example_row(row: Any, evaluation: Evaluation, number: int, method: str, wor
     body, lesion = study.body[number], study.lesion[number]
     background = case.lesion.background_hu if case.lesion else 0.0
     low, high = (-1100, 300) if background < -300 else (-160, 240)
+    highest = max(float(np.percentile(score[body], 99.7)), 1e-12)
     pictures = (
         (study.hu[number], f"{case.file}\nslice {case.index}", "gray", low, high),
-        (reconstruction, "reconstruction", "gray", low, high),
-        (np.where(body, score, np.nan), words, "inferno", 0.0, max(float(np.percentile(score[body], 99.7)), 1e-12)),
+        (reconstruction, f"reconstruction\n{low} to {high} HU", "gray", low, high),
+        (np.where(body, score, np.nan), f"{words}\nscore 0 to {highest:.3g}", "inferno", 0.0, highest),
     )
     for axes, (image, caption, colours, smallest, largest) in zip(row, pictures, strict=True):
         axes.imshow(image, cmap=colours, vmin=smallest, vmax=largest)
         axes.set_title(caption, fontsize=7)
         if lesion.any():
             axes.contour(lesion, [0.5], colors="cyan", linewidths=0.7)
+    _scale_bar(row[0], lesion.shape, study.grid.pixel_mm)
+
+
+def _scale_bar(axes: Any, shape: tuple[int, ...], pixel_mm: float) -> None:
+    row, start = shape[0] - 6, 5
+    axes.plot([start, start + SCALE_BAR_MM / pixel_mm], [row, row], color="white", lw=2)
+    axes.text(start, row - 3, f"{SCALE_BAR_MM / 10:g} cm", color="white", fontsize=6)

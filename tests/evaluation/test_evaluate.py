@@ -165,7 +165,8 @@ def test_an_evaluation_writes_the_contract_and_a_resumed_one_is_the_same(job, tm
     assert stored["settings"]["detection"]["sampling"]["steps"] == 4
     assert len(stored["slices"]) == 14 + unaltered
     assert set(stored["slices"][0]["scores"]) == {"klip", "klip-coherent", "brightness"}
-    assert "so few patients" in stored["notices"][-1]
+    assert "so few patients" in stored["notices"][-2]
+    assert "Fewer than 5 lesions (star 4, tumor 4)" in stored["notices"][-1]
 
     report = job.json_file.with_name("result-report")
     assert {path.name for path in report.iterdir()} == {
