@@ -28,6 +28,8 @@ from klip_engine.errors import Cancelled, KlipError
 STOP_AT_EOF = "KLIP_STOP_AT_EOF"
 """Environment variable: programs that start the engine keep its standard input open as long as they live."""
 _LINES_APART_S = 30.0
+_SAID = {"calibrating": "learning what is usual under these settings (only the first time)"}
+"""Stages in words, for people."""
 _LAST_MOMENT_S = 20.0
 """What a stop may take before the engine ends without more ado, when nobody is left who could end it."""
 
@@ -152,6 +154,7 @@ class RichReporter:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar of the stage."""
+        stage = _SAID.get(stage, stage)
         if not self._console.is_terminal:
             self._say(stage, done, total)
             return

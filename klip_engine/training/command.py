@@ -75,7 +75,7 @@ def run_training(
 
     def report(now: TrainingReport, denoiser: NetworkDenoiser) -> None:
         last[:] = [now]
-        progress("training (permille)", round(1000 * now.fraction), 1000)
+        progress(*_how_far(now, job.settings))
         assert diary is not None  # only the main process reports
         if now.at_checkpoint or now.steps % 100 == 0:
             diary.write(now)
@@ -107,6 +107,14 @@ def run_training(
     if start is not None:
         write_file(job.bundle / "docs" / STARTED_FROM, model_cards(start).encode())
     return facts
+
+
+def _how_far(now: TrainingReport, settings: TrainingSettings) -> tuple[str, int, int]:
+    """Stage, done and total, counted in what sets the length of the run."""
+    if settings.images is not None:
+        return "training (images)", min(now.images, settings.images), settings.images
+    seconds = round(60 * (settings.minutes or 0))
+    return "training (seconds)", round(now.fraction * seconds), seconds
 
 
 def _note_start(folder: Path, start: PriorBundle | None, resume: bool) -> None:

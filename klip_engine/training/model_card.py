@@ -11,6 +11,7 @@ from klip_engine.priors.patches import PatchEDMDenoiser
 from klip_engine.training.dataset import SliceSet
 from klip_engine.training.trainer import TrainingReport, process_count
 from klip_engine.training.training_settings import TrainingSettings
+from klip_engine.words import counted
 from klip_engine.working_grid import WorkingGrid
 
 _WHAT = {
@@ -72,7 +73,7 @@ def model_card(
         "",
         f"- Working grid: {grid.shape[1]} x {grid.shape[0]} pixels of {grid.pixel_mm:g} mm, axial, HU / 1000 "
         "clipped to [-1, 1], centred on the body, mostly without the table.",
-        f"- Seen: {facts['slices']} slices of {facts['patients']} patients "
+        f"- Seen: {counted(facts['slices'], 'slice')} of {counted(facts['patients'], 'patient')} "
         f"({facts['images_seen']} augmented images).",
     ]
     if "started_from" in facts:

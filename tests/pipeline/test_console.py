@@ -16,11 +16,12 @@ def test_a_log_has_a_line_at_both_ends_of_a_stage_and_not_one_for_every_step(cap
     reporter.progress("[reading]", 1, 2)
     reporter.close()
     said = capsys.readouterr().err.splitlines()
+    usual = "learning what is usual under these settings (only the first time)"
     assert said == [
-        "calibrating: 1 of 100",
-        "calibrating: 31 of 100",
-        "calibrating: 61 of 100",
-        "calibrating: 91 of 100",
-        "calibrating: 100 of 100",
+        f"{usual}: 1 of 100",
+        f"{usual}: 31 of 100",
+        f"{usual}: 61 of 100",
+        f"{usual}: 91 of 100",
+        f"{usual}: 100 of 100",
         "[reading]: 1 of 2",
     ]

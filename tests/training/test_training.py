@@ -126,7 +126,7 @@ def test_training_lowers_the_loss_and_writes_a_bundle_that_loads(ct_files):
     assert (ct_files / "prior" / "training" / "progress.png").stat().st_size > 10_000
     history = [json.loads(line) for line in (ct_files / "prior" / "training" / "history.jsonl").open()]
     assert history[-1]["validation"]
-    assert told[-1] == ("training (permille)", 1000, 1000)
+    assert told[-1] == ("training (images)", 320, 320)
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(ct_files):
