@@ -151,7 +151,7 @@ def _row(row: PictureRow, title: str) -> str:
 def _legend(detection: Detection) -> str:
     this, others = (f"rgb{colour}" for colour in (THIS_FINDING, OTHER_FINDINGS))
     overlay = (
-        f'Overlay: <span class="swatch" style="border-color:{this}"></span> this finding, '
+        f'Overlay: <span class="swatch" style="border-color:{this}"></span> this finding (a small one in a ring), '
         f'<span class="swatch" style="border-color:{others}"></span> other findings.'
     )
     shown = FIRST_IMAGE_MEANING if is_of_projections(detection) else "Input: the image as given."

@@ -25,6 +25,9 @@ from klip_engine.working_grid import from_working_grid
 
 PIXEL_MM = 1.0
 _MARGIN_MM = 12.0
+_SMALL_MM = 10.0
+"""A finding less wide on its slice gets a ring of the radius `_RING_MM` as well."""
+_RING_MM = 14.0
 THIS_FINDING = (255, 176, 32)
 OTHER_FINDINGS = (92, 190, 255)
 _TINT = 0.22
@@ -201,12 +204,25 @@ def smooth_mask(mask: BoolArray, geometry: Geometry, display: Geometry) -> BoolA
 
 
 def overlay(grey: npt.NDArray[np.uint8], this: BoolArray, others: BoolArray) -> npt.NDArray[np.uint8]:
-    """The input with this finding tinted and outlined, other findings outlined only; RGB [y, x, 3]."""
+    """The input with this finding tinted and outlined, a small one ringed as well, other findings outlined only;
+    RGB [y, x, 3]."""
     rgb = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
     rgb[this] = (1 - _TINT) * rgb[this] + _TINT * np.asarray(THIS_FINDING, dtype=np.float32)
     rgb[grown(others, 2) & ~others] = OTHER_FINDINGS
     rgb[grown(this, 2) & ~this] = THIS_FINDING
+    rgb[_ring(this)] = THIS_FINDING
     return np.rint(rgb).astype(np.uint8)
+
+
+def _ring(mask: BoolArray) -> BoolArray:
+    """A thin ring around a finding whose outline is too small to be noticed; nothing around another."""
+    rows, columns = np.nonzero(mask)
+    if not rows.size or max(np.ptp(rows), np.ptp(columns)) * PIXEL_MM >= _SMALL_MM:
+        return np.zeros_like(mask)
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    distance = np.hypot(y - rows.mean(), x - columns.mean()) * PIXEL_MM
+    ring: BoolArray = np.abs(distance - _RING_MM) <= 0.7
+    return ring
 
 
 def grown(mask: BoolArray, pixels: int) -> BoolArray:

@@ -19,7 +19,7 @@ from klip_engine.detection import NOTICE, Detection, Finding
 from klip_engine.io import png_bytes, render_report, write_results
 from klip_engine.io.dicom_results import read_written
 from klip_engine.io.picture_window import LUNG, SOFT_TISSUE, Window, window_around
-from klip_engine.io.report_pictures import picture_rows, score_rgb, score_scale_top
+from klip_engine.io.report_pictures import THIS_FINDING, overlay, picture_rows, score_rgb, score_scale_top
 from klip_engine.io.score_curve import score_curve
 from klip_engine.io.shown_slice import score_top, shown_slice
 from klip_engine.scoring.null import NullDistribution
@@ -184,6 +184,17 @@ def test_pictures_lie_in_the_page(detection: Detection) -> None:
     sources = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     assert len(sources) == 8
     assert all(decoded(base64.b64decode(s)).shape[:2] > (50, 50) for s in sources)
+
+
+@pytest.mark.parametrize(("width", "ringed"), [(3, True), (9, True), (12, False)])
+def test_a_small_finding_is_ringed_and_a_large_one_is_not(width: int, ringed: bool) -> None:
+    this = np.zeros((80, 100), dtype=bool)
+    this[40 : 40 + width, 50 : 50 + width] = True
+    picture = overlay(np.zeros(this.shape, dtype=np.uint8), this, np.zeros_like(this))
+    coloured = np.argwhere((picture == THIS_FINDING).all(axis=-1))
+    away = np.hypot(*(coloured - (39.5 + width / 2, 49.5 + width / 2)).T)
+    assert bool((away > 13).any()) is ringed
+    assert away.min() > 1, "the finding itself stays to be seen"
 
 
 def marked(detection: Detection, flip: np.ndarray) -> Detection:
