@@ -1,7 +1,9 @@
-"""Pictures of the module's panel for the documentation: docs/images/panel-{idle,running,results}.png.
+"""Pictures for the documentation: docs/images/panel-{idle,running,results}.png and slice-view.png.
 
 The panel is the real one (KLIP.ui, KLIPLib) on a real MRML scene, with the embedded CT and the real engine; its
-widgets are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different.
+widgets are PySide6 in place of Slicer's, so it is a simulated panel: desktop Slicer looks somewhat different. The
+slice view is what Slicer's slice logic composites of the layers, without the frame, cross-hair and outlines that
+the window draws around and above it.
 
     QT_QPA_PLATFORM=offscreen python -m benchmarks.panel_pictures
 """
@@ -19,11 +21,12 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 from PySide6 import QtGui, QtTest, QtWidgets
 
-from klip_engine.demo import demo_ct
+from klip_engine.demo import demo_ct, demo_truth
 from klip_engine.volume import Geometry
-from tests.extension.mrml import Mrml
+from tests.extension.mrml import Mrml, array_of, composite_of, ras_of
 from tests.extension.panel import slicer_app
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -39,12 +42,13 @@ def main() -> None:
         slicer_app.install(patch, mrml, Path(folder))
         import KLIP
         from KLIPLib import slicer_host
+        from KLIPLib.display import show
 
         patch.setattr(slicer_host, "_ensure_dependencies", lambda: None)
         patch.setattr(shutil, "which", lambda name: sys.executable)
         widget = KLIP.KLIPWidget()
         widget.setup()
-        mrml.add_slice_view("Red", "Axial")
+        view = mrml.add_slice_view("Red", "Axial")
         IMAGES.mkdir(parents=True, exist_ok=True)
         image = sitk.ReadImage(str(demo_ct()))
         to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ Geometry.of(image).matrix
@@ -65,6 +69,7 @@ def main() -> None:
         if run.error:
             raise run.error
         take(widget, "panel-results")
+        take_slice(view, widget.panel.results.result, show)
         widget.cleanup()
 
 
@@ -81,6 +86,27 @@ def take(widget, name: str) -> None:
     picture.fill(window.palette().window().color())
     window.render(picture)
     picture.save(str(IMAGES / f"{name}.png"))
+
+
+def take_slice(view, result, show) -> None:
+    """The axial slice of the finding nearest to the inserted nodule: the CT alone, with the marked regions, and with
+    the heat map as well."""
+    x, y, z = demo_truth()["centre_lps_mm"]
+    regions, labels = result.regions, array_of(result.regions)
+    places = {
+        label: ras_of(regions, np.argwhere(labels == label)[:, ::-1]).mean(axis=0)
+        for label in range(1, labels.max() + 1)
+    }
+    nearest = min(places, key=lambda label: np.linalg.norm(places[label] - (-x, -y, z)))
+    bounds = [0.0] * 6
+    regions.GetRASBounds(bounds)
+    middle = sum(bounds[:2]) / 2, sum(bounds[2:4]) / 2
+    views = []
+    for opacity, heat_map in ((0.0, False), (0.6, False), (0.6, True)):
+        show(result, heat_map=heat_map, overlay_opacity=opacity)
+        view.GetSliceNode().JumpSliceByCentering(*middle, places[nearest][2])
+        views.append(composite_of(view, (480, 360), (370.0, 277.5))[..., :3].copy())
+    Image.fromarray(np.concatenate(views, axis=1)).save(IMAGES / "slice-view.png")
 
 
 if __name__ == "__main__":
