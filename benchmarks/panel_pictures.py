@@ -89,8 +89,8 @@ def take(widget, name: str) -> None:
 
 
 def take_slice(view, result, show) -> None:
-    """The axial slice of the finding nearest to the inserted nodule: the CT alone, with the marked regions, and with
-    the heat map as well."""
+    """The axial slice of the finding nearest to the inserted nodule: the CT alone, with the marked regions, with
+    these and the heat map."""
     x, y, z = demo_truth()["centre_lps_mm"]
     regions, labels = result.regions, array_of(result.regions)
     places = {
