@@ -88,7 +88,7 @@ def run_training(
         folder,
         job.settings,
         validation=validation,
-        start=None if start is None else start.denoiser,  # type: ignore[arg-type]
+        start=None if start is None else start.denoiser,
         resume=job.resume,
         report=report,
         cancelled=cancelled,

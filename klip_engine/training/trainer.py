@@ -16,7 +16,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from klip_engine.errors import Cancelled, InputError, KlipError, UsageError
-from klip_engine.priors.base import NetworkDenoiser
+from klip_engine.priors.base import Denoiser, NetworkDenoiser
 from klip_engine.settings import plain_data
 from klip_engine.training.augmentation import NO_AUGMENTATION, augment
 from klip_engine.training.dataset import SliceSet
@@ -50,7 +50,7 @@ def train(
     settings: TrainingSettings,
     *,
     validation: SliceSet | None = None,
-    start: NetworkDenoiser | None = None,
+    start: Denoiser | None = None,
     resume: bool = False,
     report: Callable[[TrainingReport, NetworkDenoiser], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -103,7 +103,7 @@ class _Run:
         grid: WorkingGrid,
         settings: TrainingSettings,
         rank: int,
-        start: NetworkDenoiser | None = None,
+        start: Denoiser | None = None,
     ) -> None:
         self.data, self.grid, self.settings, self.rank = data, grid, settings, rank
         self.device = torch.device(settings.device)
@@ -233,8 +233,12 @@ class _Run:
             ) from error
 
 
-def _begin_with(start: NetworkDenoiser, denoiser: NetworkDenoiser) -> None:
-    if type(start) is not type(denoiser) or plain_data(start.config()) != plain_data(denoiser.config()):
+def _begin_with(start: Denoiser, denoiser: NetworkDenoiser) -> None:
+    if (
+        not isinstance(start, NetworkDenoiser)
+        or type(start) is not type(denoiser)
+        or plain_data(start.config()) != plain_data(denoiser.config())
+    ):
         raise UsageError(
             "the prior to start from has another family, network or grid than the one to be trained: "
             "give them the same"
