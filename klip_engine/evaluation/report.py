@@ -74,12 +74,12 @@ def _figure(
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How each method is drawn: the first, which the pictures are about, thick and above the others, and no two of
-    up to ten colours and three dashes alike."""
+    """How each method is drawn: the first, which the pictures are about, thick and above the others; of these no two
+    alike up to 27."""
     first, *others = names
     styles = {first: {"color": "C0", "lw": 2.4, "zorder": 3, "label": first}}
     for n, name in enumerate(others):
-        styles[name] = {"color": f"C{1 + n % 9}", "lw": 1.2, "ls": LINES[n % len(LINES)], "label": name}
+        styles[name] = {"color": f"C{1 + n % 9}", "lw": 1.2, "ls": LINES[(n + n // 9) % len(LINES)], "label": name}
     return styles
 
 
@@ -138,13 +138,13 @@ def _froc(evaluation: Evaluation) -> Any:
 def _calibration(document: dict[str, Any]) -> Any:
     """Observed against nominal share of healthy slices marked, with the confidence interval of the first method."""
     figure, panels = _figure(1, size=5.0, title="False alarms on healthy slices", beside=2.0)
-    axes = panels[0, 0]
+    axes, first = panels[0, 0], next(iter(document["calibration"]))
     for name, style in _styles(list(document["calibration"])).items():
         rates = document["calibration"][name]["rates"]
         nominal = [rate["nominal"] for rate in rates]
         value, low, high = ([rate["observed"][part] for rate in rates] for part in ("value", "low", "high"))
         axes.plot(nominal, value, marker=".", **style)
-        if style["label"] == next(iter(document["calibration"])):
+        if name == first:
             axes.fill_between(nominal, low, high, alpha=0.15, color=style["color"], lw=0, label=f"{name}, interval")
     axes.plot([0, 0.5], [0, 0.5], color="0.4", lw=0.8, label="as asked for")
     axes.set(xlabel="nominal rate", ylabel="share of healthy slices marked", xlim=(0, 0.52), ylim=(-0.02, 1.02))
