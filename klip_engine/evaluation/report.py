@@ -74,8 +74,8 @@ def _figure(
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How each method is drawn: the first, which the pictures are about, thick and above the others; of these no two
-    alike up to 27."""
+    """How each method is drawn: the first, which the pictures are about, thick and above the others; up to 27 of these
+    all differ."""
     first, *others = names
     styles = {first: {"color": "C0", "lw": 2.4, "zorder": 3, "label": first}}
     for n, name in enumerate(others):
