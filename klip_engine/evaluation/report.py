@@ -74,8 +74,8 @@ def _figure(
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How each method is drawn: the first, which the pictures are about, thick and above the others, and of these up
-    to 27 unlike each other."""
+    """How each method is drawn: the first, which the pictures are about, thick and above the others, up to 27 of
+    which differ from each other."""
     first, *others = names
     styles = {first: {"color": "C0", "lw": 2.4, "zorder": 3, "label": first}}
     for n, name in enumerate(others):
