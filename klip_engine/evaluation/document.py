@@ -23,6 +23,7 @@ from klip_engine.evaluation.statistics import Bootstrap
 from klip_engine.evaluation.study import HEALTHY, UNALTERED, Study
 from klip_engine.settings import plain_data
 from klip_engine.version import __version__
+from klip_engine.words import counted
 
 SCHEMA = "klip-evaluation/1"
 FEW_LESIONS = 5
@@ -157,15 +158,12 @@ def notices(evaluation: Evaluation) -> list[str]:
         said.append(f"{lone} slices have no neighbours to be looked at with: every score takes them alone.")
     patients = len({case.patient for case in evaluation.study.cases})
     if patients < 5:
-        said.append(
-            f"{patients} patient{'s' if patients > 1 else ''}: intervals over so few patients are too narrow."
-        )
-    few = {kind: len(evaluation.numbers(kind)) for kind in evaluation.kinds}
-    few = {kind: count for kind, count in few.items() if count < FEW_LESIONS}
+        said.append(f"{counted(patients, 'patient')}: intervals over so few patients are too narrow.")
+    lesions = {kind: len(evaluation.numbers(kind)) for kind in evaluation.kinds}
+    few = ", ".join(f"{kind} {count}" for kind, count in lesions.items() if count < FEW_LESIONS)
     if few:
-        counted = ", ".join(f"{kind} {count}" for kind, count in few.items())
         said.append(
-            f"Fewer than {FEW_LESIONS} lesions ({counted}): resampled they are nearly always the same ones, and an "
+            f"Fewer than {FEW_LESIONS} lesions ({few}): resampled they are nearly always the same ones, and an "
             "interval looks narrow that is not."
         )
     return said

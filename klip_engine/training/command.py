@@ -113,7 +113,7 @@ def _how_far(now: TrainingReport, settings: TrainingSettings) -> tuple[str, int,
     """Stage, done and total, counted in what sets the length of the run."""
     if settings.images is not None:
         return "training (images)", min(now.images, settings.images), settings.images
-    seconds = round(60 * (settings.minutes or 0))
+    seconds = max(1, round(60 * (settings.minutes or 0)))
     return "training (seconds)", round(now.fraction * seconds), seconds
 
 
